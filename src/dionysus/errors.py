@@ -76,3 +76,11 @@ class CallbackFailed(DionysusError):
 
 class RunInterrupted(BaseException):
     """The run was asked to stop and did so at a safe point: all finished calls are recorded."""
+
+
+class RecordLost(BaseException):
+    """The journal cannot be written: the run stops before it uses a result that is not on record."""
+
+    def __init__(self, cause: StoreError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause

@@ -1,0 +1,5 @@
+"""`python -m dionysus`."""
+
+from dionysus.cli import main
+
+main()

@@ -1,0 +1,38 @@
+"""Activates the basins that a `semantic_recall` reached, and shows the agent which."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from smolagents import ActionStep
+
+from dionysus.findings import Finding, code
+from dionysus.journal import Frame
+from dionysus.memory.basins import Basins
+from dionysus.memory.semantic import SemanticMemory
+
+log = logging.getLogger("dionysus")
+_SHOWN = 3
+
+
+def basin_activation_callback(
+    step: ActionStep, agent: Any, frame: Frame, *, memory: SemanticMemory, basins: Basins, place: str | None = None
+) -> None:
+    """For each `semantic_recall` of the step: its query's hits drive their basins; links go to the trace."""
+    for call in step.tool_calls or ():
+        if call.name != "semantic_recall" or not isinstance(call.arguments, dict):
+            continue
+        query = str(call.arguments.get("query", ""))
+
+        def activate(query: str = query) -> list[dict[str, Any]]:
+            done = basins.activate_for(memory.recall(query, place=place, limit=10))
+            return [{**asdict(a), "id": a.basin_id} for a in done]
+
+        activated = frame.effect("basins", activate)
+        for basin in activated:
+            log.info("basin %r activated: %.2f", basin["name"], basin["activation"])
+        shown = [
+            Finding("basin", f"{code(b['name'])} is active: {b['activation']:.2f}") for b in activated[:_SHOWN]
+        ]
+        if shown:
+            step.observations = "\n".join([step.observations or "", *map(str, shown)]).strip()

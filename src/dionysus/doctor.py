@@ -1,0 +1,84 @@
+"""Looks at what is installed and what would be used, and says what to do about what is missing."""
+
+import os
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+
+from dionysus.errors import DionysusError
+from dionysus.models import open_model
+from dionysus.settings import Settings
+from dionysus.stores import SQLITE_VERSION, open_store, store_path
+
+_EXTRAS = {"openai": "models behind an OpenAI-compatible endpoint"}
+
+
+def examine(settings: Settings) -> tuple[list[str], bool]:
+    """Lines for a person, and whether a beat would run."""
+    installed = [("dionysus", _version("dionysus-agents")), ("smolagents", _version("smolagents"))]
+    versions = [("Python", platform.python_version()), *installed, ("SQLite", SQLITE_VERSION)]
+    lines = ["ok    " + ", ".join(f"{name} {number}" for name, number in versions)]
+    healthy = True
+    for name, what in _EXTRAS.items():
+        found = _version(name)
+        if found:
+            lines.append(f"ok    {name} {found}: {what}")
+        else:
+            lines.append(f"–     {name} is not installed: {what}. pip install 'dionysus-agents[{name}]'")
+    if git := shutil.which("git"):
+        lines.append(f"ok    git at {git}")
+    else:
+        lines.append("–     git is not installed: folders are watched without history")
+    for check in (_model, _store):
+        line, fine = check(settings)
+        lines.append(line)
+        healthy &= fine
+    rule: str = settings.pruning_rule
+    if rule == "window":
+        rule += f" of {settings.memory_window or 3} steps"
+    lines.append(f"ok    pruning: {rule}; callbacks: {', '.join(_callbacks(settings)) or 'all off'}")
+    return lines, healthy
+
+
+def _model(settings: Settings) -> tuple[str, bool]:
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    try:
+        model = open_model(settings.model, api_base=settings.api_base, api_key=key)
+    except DionysusError as error:
+        return f"wrong model {settings.model}: {error}", False
+    hint = ""
+    if settings.model == "reflex":
+        hint = ": rules, not an LLM. For an LLM: --model openai:NAME (and --api-base URL for a server of your own)"
+        if os.environ.get("OPENAI_API_KEY"):
+            hint += "; OPENAI_API_KEY is set, but money is not spent unasked"
+    return f"ok    model {getattr(model, 'spec', settings.model)}{hint}", True
+
+
+def _store(settings: Settings) -> tuple[str, bool]:
+    try:
+        path = store_path(settings.store)
+        if path is not None and not path.exists():
+            return f"ok    store {settings.store} does not exist yet; the first beat makes it", True
+        store = open_store(settings.store)
+    except DionysusError as error:
+        return f"wrong {error}", False
+    try:
+        damage = store.damage()
+    finally:
+        store.close()
+    if damage:
+        return f"wrong store {settings.store} is damaged: {damage}; restore a copy", False
+    return f"ok    store {settings.store}", True
+
+
+def _callbacks(settings: Settings) -> list[str]:
+    names = ("planning", "coherence", "basins", "trace")
+    on = [name for name in names if getattr(settings, name)]
+    return [*on, *(["audit"] if settings.audit else [])]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,116 @@
+"""What a journal holds, and the one place that writes it.
+
+Kinds: `run_started`, `model_called`, `tool_started`, `tool_finished`, `effect`, `step_finished`, `run_finished`.
+An *effect* is a value from outside the transcript that ends up inside it (a coherence score, activated basins).
+Each body names its `trace`; those within a step name the `step` (`planning.4`, `action.4`, `final.11`).
+"""
+
+import base64
+import hashlib
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from dionysus.journal.secrets import Secrets
+from dionysus.stores.contract import Event
+from dionysus.stores.records import Records
+
+Kind = Literal[
+    "run_started",
+    "model_called",
+    "tool_started",
+    "tool_finished",
+    "effect",
+    "step_finished",
+    "run_finished",
+]
+Clock = Callable[[], datetime]
+
+
+class Journal:
+    """Appends events and hands each, in the same transaction, to the projection."""
+
+    def __init__(self, records: Records, project: Callable[[Event], None] | None, clock: Clock) -> None:
+        self._records, self._project = records, project
+        self.clock = clock
+
+    def append(
+        self,
+        run_id: str,
+        kind: Kind,
+        position: str,
+        body: Mapping[str, Any],
+        *,
+        secrets: Secrets,
+        digest: str | None = None,
+        durable: bool = True,
+    ) -> Event:
+        """Writes one event; when this returns it is in the store.
+
+        Args:
+            secrets: What they know is replaced in every text of the body.
+            durable: Wait for the disk; False survives a killed process but not a power cut.
+
+        Raises:
+            StoreError: It could not be written; nothing of it was.
+        """
+        with self._records.transaction(durable=durable):
+            event = self._records.append(
+                run_id=run_id,
+                kind=kind,
+                position=position,
+                at=self.clock(),
+                digest=digest,
+                body=secrets.hide_in(dict(body)),
+            )
+            if self._project is not None:
+                self._project(event)
+        return event
+
+
+def digest_of(value: Any) -> str:
+    """16 hex digits that equal plain values share."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it; what JSON cannot hold becomes its type's name and its text."""
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if hasattr(value, "save") and hasattr(value, "getbands"):
+        return {"type": "image", "png": _png(value)}
+    return {"object": f"{type(value).__module__}.{type(value).__qualname__}", "text": str(value)}
+
+
+def plain_messages(messages: Sequence[Any]) -> list[dict[str, Any]]:
+    """Chat messages as role and content, images as PNG."""
+    out = []
+    for message in messages:
+        role, content = (
+            (message["role"], message["content"]) if isinstance(message, dict) else (message.role, message.content)
+        )
+        out.append({"role": getattr(role, "value", str(role)), "content": plain(content)})
+    return out
+
+
+def text_chars(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Characters of text in plain messages."""
+    total = 0
+    for message in messages:
+        content = message["content"]
+        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+        total += sum(len(part.get("text") or "") for part in parts if isinstance(part, dict))
+    return total
+
+
+def _png(image: Any) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,86 @@
+"""Secrets become placeholders before they reach a transcript or the disk; tools get them back at call time.
+
+Known are values handed in (an API key, environment variables that are named like secrets) and texts shaped like
+well-known credentials. The mapping lives in memory only.
+"""
+
+import re
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_SHAPES = {
+    # published token formats: prefix and length as their issuers document them
+    "openai-key": r"\bsk-(?:proj-|svcacct-|ant-)?[A-Za-z0-9_-]{20,}",
+    "github-token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,})",
+    "gitlab-token": r"\bglpat-[A-Za-z0-9_-]{20,}",
+    "aws-key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
+    "google-key": r"\bAIza[A-Za-z0-9_-]{35}",
+    "slack-token": r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",
+    "huggingface-token": r"\bhf_[A-Za-z0-9]{30,}",
+    "pypi-token": r"\bpypi-[A-Za-z0-9_-]{50,}",
+    "npm-token": r"\bnpm_[A-Za-z0-9]{36}",
+    "stripe-key": r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{20,}",
+    "jwt": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+    "private-key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    "url-password": r"(?<=://)[^\s:/@]+:[^\s:/@]+(?=@)",
+}
+_SHAPE = re.compile("|".join(f"(?P<{name.replace('-', '_')}>{shape})" for name, shape in _SHAPES.items()))
+_HINT = re.compile(
+    r"sk-|gh[pousr]_|github_pat_|glpat-|AKIA|ASIA|AIza|xox|hf_|pypi-|npm_|[rs]k_|eyJ|PRIVATE KEY|://"
+)
+_SECRET_NAME = re.compile(r"(?i)(key|token|secret|passw|credential)")
+_PLACEHOLDER = re.compile(r"<secret:[a-z-]+:\d+>")
+_SHORTEST = 8
+"""Shorter values of environment variables are not taken for secrets: they would hit ordinary words."""
+
+
+def named_secrets(environment: Mapping[str, str]) -> list[str]:
+    """Values of the environment variables whose names say that they are secret."""
+    return [v for k, v in environment.items() if _SECRET_NAME.search(k) and len(v) >= _SHORTEST]
+
+
+class Secrets:
+    """The secrets met in one run, and their placeholders."""
+
+    def __init__(self, known: Iterable[str] = ()) -> None:
+        self._known = sorted({value for value in known if value}, key=len, reverse=True)
+        self._placeholders: dict[str, str] = {}
+        self._values: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def hide(self, text: str) -> str:
+        """`text` with each secret replaced by `<secret:KIND:N>`; the same secret gets the same placeholder."""
+        for value in self._known:
+            if value in text:
+                text = text.replace(value, self._placeholder("known", value))
+        if _HINT.search(text):
+            text = _SHAPE.sub(lambda m: self._placeholder((m.lastgroup or "").replace("_", "-"), m[0]), text)
+        return text
+
+    def hide_in(self, value: Any) -> Any:
+        """`hide`, for every text within a plain value."""
+        if isinstance(value, str):
+            return self.hide(value)
+        if isinstance(value, list | tuple):
+            return [self.hide_in(v) for v in value]
+        if isinstance(value, dict):
+            return {self.hide(k) if isinstance(k, str) else k: self.hide_in(v) for k, v in value.items()}
+        return value
+
+    def restore_in(self, value: Any) -> Any:
+        """The real values in place of this run's placeholders."""
+        if isinstance(value, str):
+            return _PLACEHOLDER.sub(lambda m: self._values.get(m[0], m[0]), value)
+        if isinstance(value, list):
+            return [self.restore_in(v) for v in value]
+        if isinstance(value, dict):
+            return {k: self.restore_in(v) for k, v in value.items()}
+        return value
+
+    def _placeholder(self, kind: str, value: str) -> str:
+        with self._lock:
+            if value not in self._placeholders:
+                name = f"<secret:{kind}:{len(self._placeholders) + 1}>"
+                self._placeholders[value], self._values[name] = name, value
+            return self._placeholders[value]

@@ -1,0 +1,139 @@
+"""Attractor basins: episodes of memory, with an activation that is bounded, decays and habituates.
+
+A basin is an episode – the memories of one beat, one burst of commits, one document's rules – not a cluster:
+on real conversations episodes carry the signal and clusters carry none (docs/decisions/0004).
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from dionysus.errors import BadInput, NotFound
+from dionysus.stores.contract import Basin
+from dionysus.stores.mind import Mind
+
+if TYPE_CHECKING:
+    from dionysus.memory.semantic import CommitLike, Hit
+
+DECAY_S = 86400.0
+"""τ: seconds after which an activation has fallen to 1/e."""
+HABITUATION = 0.8
+"""Factor on h with each activation; it recovers towards 1 with the same τ."""
+_BREAK_S = 2 * 86400.0
+_MOST_COMMITS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Activation:
+    """What an activation did to a basin."""
+
+    basin_id: int
+    name: str
+    drive: float
+    """m ≥ 0."""
+    activation: float
+    """In [0, 1), after it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Episode:
+    """A burst of commits and its basin."""
+
+    basin_id: int
+    commits: Sequence["CommitLike"]
+
+
+class Basins:
+    """The basins of one store."""
+
+    def __init__(self, mind: Mind, *, clock: Callable[[], datetime]) -> None:
+        self._mind, self._clock = mind, clock
+
+    def opened(self, place: str, name: str, *, at: datetime | None = None) -> int:
+        """The open basin of that name, made where there is none; returns its id."""
+        for basin in self._mind.basins(place=place, open_only=True):
+            if basin.name == name:
+                return basin.id
+        return self._mind.add_basin(name=name, place=place, opened_at=at or self._clock())
+
+    def close(self, basin_id: int) -> None:
+        """The episode is over."""
+        self._mind.update_basin(basin_id, closed_at=self._clock())
+
+    def landscape(self, place: str | None = None) -> list[tuple[Basin, float]]:
+        """Basins with their activation as of now, most active first."""
+        now = self._clock()
+        found = [(basin, current_activation(basin, now)) for basin in self._mind.basins(place=place)]
+        return sorted(found, key=lambda pair: (-pair[1], -pair[0].id))
+
+    def activate_basin(self, basin_id: int, strength: float) -> Activation:
+        """Drives a basin: a ← a·e^(−Δt/τ) + (1 − a·e^(−Δt/τ))·h·(1 − e^(−m)), with m = strength.
+
+        So an activation stays below 1, repeated drives matter less (h falls with each and recovers), and what is
+        not driven fades.
+
+        Args:
+            strength: The drive m ≥ 0.
+
+        Raises:
+            NotFound: No such basin.
+            BadInput: A negative or infinite strength.
+        """
+        if not (math.isfinite(strength) and strength >= 0):
+            raise BadInput(f"strength {strength!r} is not a number ≥ 0")
+        basin = self._mind.basin(basin_id)
+        if basin is None:
+            raise NotFound("basin", basin_id, see="`dionysus recall`")
+        now = self._clock()
+        faded = current_activation(basin, now)
+        rested = 1 - (1 - basin.habituation) * _fade(basin, now)
+        activation = faded + (1 - faded) * rested * (1 - math.exp(-strength))
+        self._mind.update_basin(
+            basin_id, activation=activation, habituation=rested * HABITUATION, activated_at=now
+        )
+        return Activation(basin_id=basin_id, name=basin.name, drive=strength, activation=activation)
+
+    def activate_for(self, hits: "Sequence[Hit]") -> list[Activation]:
+        """Drives the basins that a recall's hits lie in, strongest first.
+
+        The drive of a basin is the mean of its two best hits, relative to the best hit of the recall.
+        """
+        best = max((hit.score for hit in hits), default=0.0)
+        scores: dict[int, list[float]] = {}
+        for hit in hits:
+            if hit.memory.basin_id is not None and best > 0:
+                scores.setdefault(hit.memory.basin_id, []).append(hit.score / best)
+        drives = {basin: sum(sorted(s)[-2:]) / len(s[-2:]) for basin, s in scores.items()}
+        done = [self.activate_basin(basin, drive) for basin, drive in drives.items()]
+        return sorted(done, key=lambda a: (-a.activation, a.basin_id))
+
+    def episodes_of(self, place: str, commits: "Sequence[CommitLike]") -> Iterator[Episode]:
+        """New commits, oldest first, as bursts: a pause of two days or thirty commits end one."""
+        burst: list[CommitLike] = []
+        for commit in commits:
+            if burst and (commit.at - burst[-1].at > _BREAK_S or len(burst) >= _MOST_COMMITS):
+                yield self._episode(place, burst)
+                burst = []
+            burst.append(commit)
+        if burst:
+            yield self._episode(place, burst)
+
+    def _episode(self, place: str, burst: "Sequence[CommitLike]") -> Episode:
+        first, last = (datetime.fromtimestamp(c.at, tz=UTC) for c in (burst[0], burst[-1]))
+        days = f"{first:%Y-%m-%d}" if first.date() == last.date() else f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
+        basin = self._mind.add_basin(name=f"commits {days}", place=place, opened_at=first)
+        self._mind.update_basin(basin, closed_at=last)
+        return Episode(basin_id=basin, commits=burst)
+
+
+def current_activation(basin: Basin, now: datetime) -> float:
+    """A basin's activation at `now`, in [0, 1)."""
+    return basin.activation * _fade(basin, now)
+
+
+def _fade(basin: Basin, now: datetime) -> float:
+    if basin.activated_at is None:
+        return 0.0
+    return math.exp(-max(0.0, (now - basin.activated_at).total_seconds()) / DECAY_S)

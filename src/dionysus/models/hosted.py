@@ -1,0 +1,78 @@
+"""Models behind an OpenAI-compatible endpoint: OpenAI, Ollama, vLLM, LM Studio, OpenRouter, llama.cpp …"""
+
+import os
+from importlib.util import find_spec
+from typing import Any
+
+from smolagents import ChatMessage, OpenAIModel
+from smolagents.models import MessageRole, TokenUsage, remove_content_after_stop_sequences
+
+from dionysus.errors import MissingExtra, ModelError
+
+
+class HostedModel(OpenAIModel):
+    """smolagents' OpenAI model, also for servers that report no usage."""
+
+    def __init__(self, model_id: str, *, api_base: str | None, api_key: str, timeout_s: float) -> None:
+        super().__init__(
+            model_id, api_base=api_base, api_key=api_key, client_kwargs={"timeout": timeout_s, "max_retries": 2}
+        )
+        self.spec = f"openai:{model_id}"
+        self.price_url = api_base or "https://api.openai.com/v1"
+        """By which the price table knows the provider."""
+
+    def generate(
+        self,
+        messages: list[ChatMessage],
+        stop_sequences: list[str] | None = None,
+        response_format: dict[str, str] | None = None,
+        tools_to_call_from: list[Any] | None = None,
+        **kwargs: Any,
+    ) -> ChatMessage:
+        """One chat completion; `raw` is the server's whole response.
+
+        Raises:
+            ModelError: The response has no choice.
+        """
+        request = self._prepare_completion_kwargs(
+            messages=messages,
+            stop_sequences=stop_sequences,
+            response_format=response_format,
+            tools_to_call_from=tools_to_call_from,
+            model=self.model_id,
+            custom_role_conversions=self.custom_role_conversions,
+            convert_images_to_image_urls=True,
+            **kwargs,
+        )
+        self._apply_rate_limit()
+        response = self.retryer(self.client.chat.completions.create, **request)
+        if not getattr(response, "choices", None):
+            raise ModelError(
+                f"the endpoint's response for {self.model_id!r} holds no choices; is it OpenAI-compatible?"
+            )
+        message = response.choices[0].message
+        content = message.content
+        if stop_sequences and content and not self.supports_stop_parameter:
+            content = remove_content_after_stop_sequences(content, stop_sequences)
+        usage = response.usage
+        return ChatMessage(
+            role=MessageRole.ASSISTANT,
+            content=content,
+            tool_calls=message.tool_calls,
+            raw=response,
+            token_usage=usage
+            and TokenUsage(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens),
+        )
+
+
+def open_hosted(name: str, *, api_base: str | None, api_key: str | None, timeout_s: float) -> HostedModel:
+    """See `open_model`; an endpoint of one's own needs no key."""
+    if find_spec("openai") is None:
+        raise MissingExtra(f"the model openai:{name}", "openai")
+    base = api_base or os.environ.get("OPENAI_BASE_URL")
+    key = api_key or os.environ.get("OPENAI_API_KEY") or ("none" if base else None)
+    if key is None:
+        raise ModelError(
+            f"openai:{name} needs a key: set OPENAI_API_KEY, or name an endpoint of your own with --api-base URL"
+        )
+    return HostedModel(name, api_base=base, api_key=key, timeout_s=timeout_s)

@@ -1,0 +1,62 @@
+"""Every setting, with its environment variable: the prefix `DIONYSUS_`, and the mission's `AGENT_MEMORY_WINDOW`.
+
+Read by the runtime and the surfaces only; everyone below is handed values.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from dionysus.errors import BadInput
+
+DEFAULT_STORE = "sqlite:///.dionysus/mind.db"
+
+
+class Settings(BaseSettings):
+    """What can be set; flags of the command line go before the environment, that before the defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="DIONYSUS_", frozen=True, extra="ignore", populate_by_name=True)
+
+    store: str = Field(DEFAULT_STORE, description="Where everything is kept: sqlite:///PATH")
+    model: str = Field("reflex", description="What the agents think with: reflex, openai:NAME, scripted:FILE")
+    api_base: str | None = Field(None, description="URL of an OpenAI-compatible endpoint, for openai:NAME")
+    api_key: SecretStr | None = Field(None, description="Its key; default: OPENAI_API_KEY")
+    model_timeout_s: float = Field(120.0, gt=0, description="Seconds that one model call may take")
+    planning: bool = Field(True, description="Plan before actions 1, 4, 7 and 10")
+    coherence: bool = Field(True, description="Put the IWMT coherence into every plan")
+    coherence_warning: float = Field(0.5, ge=0, le=1, description="Warn in plans below this coherence")
+    basins: bool = Field(True, description="Activate basins on semantic_recall")
+    pruning: Literal["see-once", "window", "off"] = Field(
+        "see-once", description="Show each observation whole once, or the newest steps whole, or all"
+    )
+    memory_window: int | None = Field(
+        None,
+        ge=1,
+        validation_alias="AGENT_MEMORY_WINDOW",
+        description="Steps kept whole; setting it chooses the window rule, 999 turns pruning off",
+    )
+    trace: bool = Field(True, description="Write execution traces (the journal is always written)")
+    audit: Path | None = Field(None, description="File to append an audit log to, as JSON lines")
+
+    @property
+    def pruning_rule(self) -> Literal["see-once", "window", "off"]:
+        """The rule in force: a memory window, where set, goes before `pruning`."""
+        return "window" if self.memory_window is not None and self.pruning != "off" else self.pruning
+
+
+def load_settings(**flags: object) -> Settings:
+    """The settings from flags, environment and defaults; flags that are None are left out.
+
+    Raises:
+        BadInput: A value that its setting does not take.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)  # type: ignore[arg-type]  # validated by pydantic, which is what is wanted here
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        variable = name if name.isupper() else f"DIONYSUS_{name.upper()}"
+        raise BadInput(f"{variable}={first['input']!r}: {first['msg']}") from error

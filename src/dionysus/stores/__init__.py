@@ -1,0 +1,59 @@
+"""Where records are kept. `open_store(url)` is the only way in; SQL stays in this folder."""
+
+import sqlite3
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from dionysus.errors import BadInput
+from dionysus.stores.database import Database
+from dionysus.stores.mind import Mind
+from dionysus.stores.records import Records
+
+SQLITE_VERSION = sqlite3.sqlite_version
+
+
+class Store:
+    """An open store: the journal's and traces' `records`, and the `mind`."""
+
+    def __init__(self, database: Database) -> None:
+        self.path = database.path
+        self.records = Records(database)
+        self.mind = Mind(database)
+        self._database = database
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Several verbs on either part, all or nothing."""
+        return self._database.transaction()
+
+    def damage(self) -> str:
+        """What SQLite's own check finds wrong with the file; empty where nothing."""
+        found = [row[0] for row in self._database.rows("PRAGMA quick_check(3)")]
+        return "" if found == ["ok"] else "; ".join(found)
+
+    def close(self) -> None:
+        """Closes it; what was written stays."""
+        self._database.close()
+
+
+def store_path(url: str) -> Path | None:
+    """The file that a store's URL names; None for one in memory.
+
+    Raises:
+        BadInput: The URL names no store that there is.
+    """
+    if url in ("sqlite://", "sqlite:///:memory:"):
+        return None
+    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+        return Path(url.removeprefix("sqlite:///")).expanduser()
+    raise BadInput(f"unknown store {url!r}; write sqlite:///PATH, or sqlite:// for one in memory")
+
+
+def open_store(url: str) -> Store:
+    """Opens the store, making or migrating it where needed.
+
+    Raises:
+        BadInput: The URL names no store that there is.
+        StoreError: It cannot be opened or written.
+        StoreTooNew: A newer Dionysus wrote it.
+    """
+    return Store(Database(store_path(url)))

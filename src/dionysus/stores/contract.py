@@ -1,0 +1,299 @@
+"""The records that stores keep: plain frozen data, no behaviour, no SQL.
+
+Instants are `datetime` in UTC with microseconds. Texts are kept whole; a store keeps equal texts once.
+"""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+
+Status = Literal["running", "success", "max_steps", "error", "interrupted", "budget_exhausted"]
+StepType = Literal["planning", "action", "final"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """Tokens of one model call, or a sum over calls."""
+
+    input_tokens: int = 0
+    """All prompt tokens, cached ones included."""
+    cached_tokens: int = 0
+    """Of these, read from the provider's prefix cache."""
+    output_tokens: int = 0
+    cost_usd: float | None = 0.0
+    """None: the price is not known (never shown as zero)."""
+    estimated: bool = False
+    """The provider reported nothing: counted by us from characters."""
+
+    def __add__(self, other: "Usage") -> "Usage":
+        known = self.cost_usd is not None and other.cost_usd is not None
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cost_usd=(self.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
+            estimated=self.estimated or other.estimated,
+        )
+
+
+# -- journal ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One entry of the journal."""
+
+    run_id: str
+    seq: int
+    """1, 2, 3 … within the run, in the order of writing."""
+    kind: str
+    """One of `dionysus.journal.events`' kinds."""
+    position: str
+    """Where in the run: agent path, step, kind, name, arguments' digest, how many times before."""
+    at: datetime
+    digest: str | None = None
+    """Of the request, for calls: the same position with the same digest is the same call."""
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """One run: a tree of agents under one id."""
+
+    run_id: str
+    agent_name: str
+    status: Status
+    started_at: datetime
+    holder: str | None = None
+    """Which process works on it; its lock file tells whether that process lives."""
+
+
+# -- traces -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCall:
+    """One call of the model within a step."""
+
+    position: str
+    model: str
+    started_at: datetime
+    completed_at: datetime
+    usage: Usage = Usage()
+    prompt_chars: int = 0
+    """Characters of text that were sent."""
+    pruned_chars: int = 0
+    """Characters that pruning kept out of this prompt."""
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToolUse:
+    """One tool call within a step."""
+
+    position: str
+    name: str
+    arguments: Any
+    started_at: datetime
+    completed_at: datetime | None = None
+    """None: started and not (yet) finished."""
+    result: Any = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallbackFailure:
+    """A callback that raised; the run went on."""
+
+    callback: str
+    traceback: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pruned:
+    """What later prompts show in place of a step's observation."""
+
+    before_step: int
+    """The first action whose prompt shows the stub."""
+    stub: str
+    chars_saved: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentExecutionStep:
+    """One step of an agent's run: a plan, an action, or the forced answer after the last allowed step."""
+
+    id: str
+    trace_id: str
+    order: int
+    """1, 2, 3 … over plans and actions together."""
+    step_number: int
+    """smolagents' number of the action; a plan has the number of the action that it precedes."""
+    step_type: StepType
+    started_at: datetime
+    completed_at: datetime | None = None
+    """None: the run ended or was killed within this step."""
+    plan: str | None = None
+    thought: str | None = None
+    tool_calls: tuple[ToolUse, ...] = ()
+    observation: str | None = None
+    error: str | None = None
+    model_calls: tuple[ModelCall, ...] = ()
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    coherence: float | None = None
+    """In [0, 1]; None where nothing was assessed."""
+    pruned: Pruned | None = None
+    callback_failures: tuple[CallbackFailure, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BasinLink:
+    """ACTIVATED_BASIN: a basin that a step of a trace activated."""
+
+    basin_id: int
+    name: str
+    strength: float
+    """In [0, 1]: the activation after the step."""
+    at_step: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentExecutionTrace:
+    """The log of one agent's run (not a trajectory in a state space; see docs/TERMINOLOGY.md)."""
+
+    id: str
+    agent_name: str
+    run_id: str
+    status: Status
+    started_at: datetime
+    completed_at: datetime | None = None
+    task: str | None = None
+    model: str | None = None
+    summary: str | None = None
+    """The final answer."""
+    success: bool | None = None
+    error_message: str | None = None
+    step_count: int = 0
+    planning_count: int = 0
+    model_calls: int = 0
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = 0.0
+    usage_estimated: bool = False
+    tokens_saved: int = 0
+    """What pruning saved, estimated per call: reported input tokens × characters left out ÷ characters sent."""
+    coherence_min: float | None = None
+    parent_trace_id: str | None = None
+    """DELEGATED_FROM: the trace of the agent that handed this work on."""
+    parent_step: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenUsage:
+    """Token statistics of one agent over many traces."""
+
+    agent_name: str
+    traces: int
+    model_calls: int
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    cost_usd: float | None
+    tokens_saved: int
+
+
+# -- mind ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """A text with where it comes from."""
+
+    id: int
+    kind: str
+    """`beat`, `note`, `commit`, `fact`, `principle` …"""
+    text: str
+    at: datetime
+    source: str
+    """Where it comes from, unique in its place: `commit 1a2b3c4d`, `note 3`."""
+    place: str = ""
+    """The watched folder it belongs to; empty: everywhere."""
+    basin_id: int | None = None
+    run_id: str | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Basin:
+    """An attractor basin: the memories of one episode."""
+
+    id: int
+    name: str
+    place: str
+    opened_at: datetime
+    closed_at: datetime | None = None
+    activation: float = 0.0
+    """In [0, 1) at `activated_at`; decays from then on."""
+    habituation: float = 1.0
+    """In (0, 1]: how strongly the next drive still acts."""
+    activated_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """Something a person told."""
+
+    id: int
+    text: str
+    at: datetime
+    read_in: int | None = None
+    """The beat that took it up."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """An aim, with the progress noted so far."""
+
+    id: int
+    text: str
+    status: Literal["open", "done", "dropped"]
+    created_at: datetime
+    due_at: datetime | None = None
+    progress: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MentalModel:
+    """A belief with a prediction, and how often it held."""
+
+    id: int
+    place: str
+    kind: Literal["together", "cadence"]
+    subject: str
+    """together: the path whose change predicts; cadence: the commit that was newest."""
+    prediction: str
+    """together: the path that should change too; cadence: empty."""
+    held: int
+    failed: int
+    deadline_at: datetime | None = None
+    settled: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Beat:
+    """One heartbeat over one folder."""
+
+    number: int
+    place: str
+    """The watched folder, absolute."""
+    status: Literal["running", "done", "idle", "failed", "interrupted"]
+    started_at: datetime
+    run_id: str | None = None
+    reasons: tuple[str, ...] = ()
+    report: str = ""
+    next_action: str | None = None
+    snapshot: dict[str, Any] | None = None
+    """What the folder looked like; only beats that were carried through have one."""

@@ -1,0 +1,285 @@
+"""One SQLite file: opening, migrating, transactions, and how records become rows.
+
+Several processes may work on the file at once (WAL, 30 s busy timeout, `BEGIN IMMEDIATE`). A transaction is on
+disk when it returns (`synchronous=FULL`) unless it was asked to be only crash-safe. All of `sqlite3`'s errors
+leave here as `StoreError`, with what to do about them.
+"""
+
+import hashlib
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from cattrs import Converter
+
+from dionysus.errors import StoreError, StoreTooNew
+
+Record = TypeVar("Record")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INLINE_CHARS = 512
+"""Longer strings within JSON are kept in `texts`, once each."""
+
+
+def to_us(at: datetime) -> int:
+    """Microseconds since 1970."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+def from_us(us: int) -> datetime:
+    """The instant, in UTC."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+CONVERTER = Converter(omit_if_default=True)
+CONVERTER.register_unstructure_hook(datetime, to_us)
+CONVERTER.register_structure_hook(datetime, lambda us, _: from_us(us))
+
+
+class Database:
+    """A connection to one SQLite file, shared by the threads of this process."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Opens and migrates the file at `path` (None: in memory).
+
+        Raises:
+            StoreError: It cannot be opened, written or migrated.
+            StoreTooNew: A newer Dionysus wrote it.
+        """
+        self.path = path
+        self.where = str(path) if path else ":memory:"
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._durable = True
+        with self._mapped():
+            if path is not None:
+                self._prepare(path)
+            self._connection = sqlite3.connect(
+                self.where, timeout=30, isolation_level=None, check_same_thread=False
+            )
+            try:
+                self._configure()
+                self._migrate()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def close(self) -> None:
+        """Closes the connection; what was written stays."""
+        with self._lock:
+            self._connection.close()
+
+    # -- reading and writing ---------------------------------------------------------------------------
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """All or nothing; nests (the outermost one counts).
+
+        Args:
+            durable: Wait for the disk. False still survives a killed process, but not a power cut.
+        """
+        with self._lock, self._mapped():
+            if self._depth == 0:
+                if durable is not self._durable:
+                    self._connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+                    self._durable = durable
+                self._connection.execute("BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield
+            except BaseException:
+                self._depth -= 1
+                if self._depth == 0 and self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+            self._depth -= 1
+            if self._depth == 0:
+                try:
+                    self._connection.execute("COMMIT")
+                except sqlite3.Error:
+                    if self._connection.in_transaction:
+                        self._connection.execute("ROLLBACK")
+                    raise
+
+    def write(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Executes one statement in a transaction; returns the last row id."""
+        with self.transaction():
+            return self._connection.execute(sql, parameters).lastrowid or 0
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
+        """All rows of a query."""
+        with self._lock, self._mapped():
+            return self._connection.execute(sql, parameters).fetchall()
+
+    # -- records ---------------------------------------------------------------------------------------
+
+    def pack(self, value: Any) -> str:
+        """JSON text of a record or plain value; long strings go to `texts`. Call it inside a transaction."""
+        return json.dumps(self._outline(CONVERTER.unstructure(value)), separators=(",", ":"))
+
+    def unpack(self, text: str) -> Any:
+        """The plain value that `pack` took."""
+        return self._inline(json.loads(text))
+
+    def unpack_as(self, kind: type[Record], text: str) -> Record:
+        """The record that `pack` took."""
+        return CONVERTER.structure(self.unpack(text), kind)
+
+    def insert(self, table: str, record: Any, *, leave_out: frozenset[str] = frozenset()) -> int:
+        """Inserts a record whose fields are the table's columns; returns the row id."""
+        names = [f.name for f in fields(record) if f.name not in leave_out]
+        values = [self._column(getattr(record, name)) for name in names]
+        return self.write(
+            f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", values
+        )
+
+    def record(self, kind: type[Record], row: sqlite3.Row) -> Record:
+        """The record of a row whose columns are the record's fields."""
+        return self.from_columns(kind, dict(zip(row.keys(), row, strict=True)))
+
+    def from_columns(self, kind: type[Record], columns: dict[str, Any]) -> Record:
+        """The record of these column values."""
+        hints = get_type_hints(kind)
+        for name, value in columns.items():
+            if isinstance(value, str) and not _takes_text(hints[name]):
+                columns[name] = self.unpack(value)
+        return CONVERTER.structure(columns, kind)
+
+    def _column(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return _storable(value)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        return to_us(value) if isinstance(value, datetime) else self.pack(value)
+
+    def _outline(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return value if len(value) <= _INLINE_CHARS else {"$text": self._keep(value)}
+        if isinstance(value, list | tuple):
+            return [self._outline(v) for v in value]
+        if isinstance(value, dict):
+            plain = {str(k): self._outline(v) for k, v in value.items()}
+            return {"$dict": plain} if "$text" in plain or "$dict" in plain else plain
+        return value
+
+    def _inline(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._inline(v) for v in value]
+        if isinstance(value, dict):
+            if len(value) == 1 and "$text" in value:
+                return self._kept(value["$text"])
+            inner = value["$dict"] if len(value) == 1 and "$dict" in value else value
+            return {k: self._inline(v) for k, v in inner.items()}
+        return value
+
+    def _keep(self, text: str) -> str:
+        body = text.encode("utf-8", "surrogatepass")
+        digest = hashlib.blake2b(body, digest_size=16).hexdigest()
+        self.write("INSERT OR IGNORE INTO texts (digest, body) VALUES (?, ?)", (digest, body))
+        return digest
+
+    def _kept(self, digest: str) -> str:
+        found = self.rows("SELECT body FROM texts WHERE digest = ?", (digest,))
+        if not found:
+            raise StoreError(f"the store {self.where!r} is damaged: text {digest} is missing; restore a copy")
+        return cast(bytes, found[0]["body"]).decode("utf-8", "surrogatepass")
+
+    # -- opening ---------------------------------------------------------------------------------------
+
+    def _prepare(self, path: Path) -> None:
+        """Makes the file private to its owner; one missing folder level is created."""
+        try:
+            if not path.parent.exists():
+                path.parent.mkdir(mode=0o700)
+                if path.parent.name == ".dionysus":
+                    (path.parent / ".gitignore").write_text("*\n")
+            if not path.exists():
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            elif not path.is_file():
+                raise StoreError(f"the store {str(path)!r} is not a file; name another one with --store")
+        except OSError as error:
+            raise StoreError(
+                f"cannot create the store {str(path)!r}: {error.strerror}; "
+                "name a writable place with --store sqlite:///PATH"
+            ) from error
+
+    def _configure(self) -> None:
+        execute = self._connection.execute
+        self._connection.row_factory = sqlite3.Row
+        if self.path is not None and self.path.stat().st_size == 0:
+            execute("PRAGMA page_size=16384")
+        for attempt in range(100):  # the switch to WAL does not wait for other processes by itself
+            try:
+                execute("PRAGMA journal_mode=WAL")
+                break
+            except sqlite3.OperationalError:
+                if attempt == 99:
+                    raise
+                time.sleep(0.05)
+        execute("PRAGMA synchronous=FULL")
+        execute("PRAGMA foreign_keys=ON")
+
+    def _migrate(self) -> None:
+        scripts = sorted(
+            (f for f in files("dionysus.stores").joinpath("schema").iterdir() if f.name.endswith(".sql")),
+            key=lambda f: f.name,
+        )
+        version = self.rows("PRAGMA user_version")[0][0]
+        if version > len(scripts):
+            raise StoreTooNew(self.where, version, len(scripts))
+        if version == len(scripts):
+            return
+        with self.transaction():
+            version = self.rows("PRAGMA user_version")[0][0]  # another process may have been faster
+            for number, script in enumerate(scripts[version:], version + 1):
+                for statement in _statements(script.read_text()):
+                    self._connection.execute(statement)
+                self._connection.execute(f"PRAGMA user_version={number}")
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StoreError(f"the store {self.where!r}: {error}; {_cure(str(error))}") from error
+
+
+def _cure(message: str) -> str:
+    if "full" in message:
+        return "free some disk space, then run again"
+    if "readonly" in message or "unable to open" in message:
+        return "make it writable, or name another place with --store sqlite:///PATH"
+    if "locked" in message:
+        return "another process holds it; wait for that one to end, then run again"
+    if "not a database" in message or "malformed" in message:
+        return "it is damaged or not a Dionysus store; restore a copy, or name another one with --store"
+    return "run `dionysus doctor` to check the store"
+
+
+def _takes_text(hint: Any) -> bool:
+    """Whether a column of this type holds the text itself, not JSON."""
+    if get_origin(hint) in (tuple, list, dict):
+        return False
+    options = get_args(hint) or (hint,)
+    return any(option is str or isinstance(option, str) for option in options)
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _statements(script: str) -> Iterator[str]:
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""

@@ -1,0 +1,228 @@
+"""What the mind keeps in SQLite: memories, basins, notes, goals, mental models, beats."""
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+
+from dionysus.stores.contract import Basin, Beat, Goal, Memory, MentalModel, Note
+from dionysus.stores.database import Database, to_us
+
+
+class Mind:
+    """Verbs on what is remembered, told, wanted and believed. Raises `StoreError` throughout."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Several verbs, all or nothing."""
+        return self._db.transaction()
+
+    # -- memories --------------------------------------------------------------------------------------
+
+    def add_memory(
+        self,
+        *,
+        kind: str,
+        text: str,
+        terms: Sequence[str],
+        at: datetime,
+        source: str,
+        place: str = "",
+        basin_id: int | None = None,
+        run_id: str | None = None,
+        step: int | None = None,
+    ) -> int:
+        """Keeps a memory under its terms; one of the same place and source is replaced. Returns its id."""
+        with self._db.transaction():
+            row = self._db.rows("SELECT id FROM memories WHERE place = ? AND source = ?", (place, source))
+            known = row[0]["id"] if row else None
+            if known is not None:
+                self._db.write("DELETE FROM memories WHERE id = ?", (known,))
+                self._db.write("DELETE FROM memory_terms WHERE rowid = ?", (known,))
+            values = (known, kind, text, to_us(at), source, place, basin_id, run_id, step)
+            new = self._db.write(
+                "INSERT INTO memories (id, kind, text, at, source, place, basin_id, run_id, step) "
+                "VALUES (?,?,?,?,?,?,?,?,?)",
+                values,
+            )
+            self._db.write("INSERT INTO memory_terms (rowid, terms) VALUES (?, ?)", (new, " ".join(terms)))
+            return new
+
+    def memory(self, memory_id: int) -> Memory | None:
+        """The memory of that id."""
+        rows = self._db.rows("SELECT * FROM memories WHERE id = ?", (memory_id,))
+        return self._db.record(Memory, rows[0]) if rows else None
+
+    def memories(self, *, kind: str | None = None, place: str | None = None, limit: int = 20) -> list[Memory]:
+        """Memories, newest first."""
+        rows = self._db.rows(
+            "SELECT * FROM memories WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR place IN (?2, '')) "
+            "ORDER BY at DESC, id DESC LIMIT ?3",
+            (kind, place, limit),
+        )
+        return [self._db.record(Memory, row) for row in rows]
+
+    def sources(self, *, kind: str, place: str) -> set[str]:
+        """The sources of all memories of a kind in a place."""
+        rows = self._db.rows("SELECT source FROM memories WHERE kind = ? AND place = ?", (kind, place))
+        return {row["source"] for row in rows}
+
+    def match(
+        self, terms: Sequence[str], *, kinds: Sequence[str] = (), place: str | None = None, limit: int = 50
+    ) -> list[tuple[Memory, float, int]]:
+        """Memories that share terms: (memory, BM25 score > 0, number of the query's terms in it), best first."""
+        if not terms:
+            return []
+        query = " OR ".join('"' + term.replace('"', "") + '"' for term in dict.fromkeys(terms))
+        kind_filter = f"AND m.kind IN ({','.join('?' * len(kinds))})" if kinds else ""
+        rows = self._db.rows(
+            "SELECT m.*, -bm25(memory_terms) AS score, memory_terms.terms AS terms FROM memory_terms "
+            "JOIN memories m ON m.id = memory_terms.rowid WHERE memory_terms MATCH ? "
+            f"{kind_filter} AND (? IS NULL OR m.place IN (?, '')) ORDER BY score DESC, m.id DESC LIMIT ?",
+            (query, *kinds, place, place, limit),
+        )
+        return [self._match(row, set(terms)) for row in rows]
+
+    def _match(self, row: sqlite3.Row, wanted: set[str]) -> tuple[Memory, float, int]:
+        shared = len(wanted & set(row["terms"].split()))
+        columns = dict(zip(row.keys(), row, strict=True))
+        score, _ = columns.pop("score"), columns.pop("terms")
+        return self._db.from_columns(Memory, columns), score, shared
+
+    # -- basins ----------------------------------------------------------------------------------------
+
+    def add_basin(self, *, name: str, place: str, opened_at: datetime) -> int:
+        """Opens a basin; returns its id."""
+        return self._db.write(
+            "INSERT INTO basins (name, place, opened_at, activation, habituation) VALUES (?,?,?,0,1)",
+            (name, place, to_us(opened_at)),
+        )
+
+    def basin(self, basin_id: int) -> Basin | None:
+        """The basin of that id."""
+        rows = self._db.rows("SELECT * FROM basins WHERE id = ?", (basin_id,))
+        return self._db.record(Basin, rows[0]) if rows else None
+
+    def basins(self, *, place: str | None = None, open_only: bool = False) -> list[Basin]:
+        """Basins, last opened first."""
+        rows = self._db.rows(
+            "SELECT * FROM basins WHERE (?1 IS NULL OR place = ?1) AND (NOT ?2 OR closed_at IS NULL) "
+            "ORDER BY opened_at DESC, id DESC",
+            (place, open_only),
+        )
+        return [self._db.record(Basin, row) for row in rows]
+
+    def update_basin(self, basin_id: int, **columns: Any) -> None:
+        """Sets `name`, `closed_at`, `activation`, `habituation` or `activated_at`."""
+        names = ", ".join(f"{name} = ?" for name in columns)
+        values = [to_us(v) if isinstance(v, datetime) else v for v in columns.values()]
+        self._db.write(f"UPDATE basins SET {names} WHERE id = ?", (*values, basin_id))
+
+    # -- notes and goals -------------------------------------------------------------------------------
+
+    def add_note(self, text: str, at: datetime) -> int:
+        """Keeps what a person told; returns the note's id."""
+        return self._db.write("INSERT INTO notes (text, at) VALUES (?, ?)", (text, to_us(at)))
+
+    def unread_notes(self) -> list[Note]:
+        """Notes that no beat has taken up yet, oldest first."""
+        rows = self._db.rows("SELECT * FROM notes WHERE read_in IS NULL ORDER BY id")
+        return [self._db.record(Note, row) for row in rows]
+
+    def mark_notes_read(self, note_ids: Sequence[int], beat: int) -> None:
+        """A beat took these notes up."""
+        with self._db.transaction():
+            for note_id in note_ids:
+                self._db.write("UPDATE notes SET read_in = ? WHERE id = ?", (beat, note_id))
+
+    def add_goal(self, text: str, created_at: datetime, due_at: datetime | None) -> int:
+        """Opens a goal; returns its id."""
+        due = to_us(due_at) if due_at else None
+        return self._db.write(
+            "INSERT INTO goals (text, status, created_at, due_at, progress) VALUES (?, 'open', ?, ?, '[]')",
+            (text, to_us(created_at), due),
+        )
+
+    def goal(self, goal_id: int) -> Goal | None:
+        """The goal of that id."""
+        rows = self._db.rows("SELECT * FROM goals WHERE id = ?", (goal_id,))
+        return self._db.record(Goal, rows[0]) if rows else None
+
+    def goals(self, *, status: str | None = None) -> list[Goal]:
+        """Goals, the earliest due first, those without a date last."""
+        rows = self._db.rows(
+            "SELECT * FROM goals WHERE ?1 IS NULL OR status = ?1 ORDER BY due_at IS NULL, due_at, id",
+            (status,),
+        )
+        return [self._db.record(Goal, row) for row in rows]
+
+    def update_goal(self, goal: Goal) -> None:
+        """Saves a goal's status and progress."""
+        with self._db.transaction():
+            self._db.write(
+                "UPDATE goals SET status = ?, progress = ? WHERE id = ?",
+                (goal.status, self._db.pack(list(goal.progress)), goal.id),
+            )
+
+    # -- mental models ---------------------------------------------------------------------------------
+
+    def mental_models(self, *, place: str, kind: str | None = None) -> list[MentalModel]:
+        """Beliefs about a place, oldest first."""
+        rows = self._db.rows(
+            "SELECT * FROM mental_models WHERE place = ?1 AND (?2 IS NULL OR kind = ?2) ORDER BY id",
+            (place, kind),
+        )
+        return [self._db.record(MentalModel, row) for row in rows]
+
+    def save_mental_model(self, model: MentalModel) -> None:
+        """Adds a belief, or replaces the one with the same place, kind, subject and prediction."""
+        with self._db.transaction():
+            self._db.write(
+                "DELETE FROM mental_models WHERE place = ? AND kind = ? AND subject = ? AND prediction = ?",
+                (model.place, model.kind, model.subject, model.prediction),
+            )
+            self._db.insert("mental_models", model, leave_out=frozenset({"id"}))
+
+    # -- beats -----------------------------------------------------------------------------------------
+
+    def open_beat(self, place: str, started_at: datetime) -> int:
+        """A beat begins; returns its number."""
+        return self._db.write(
+            "INSERT INTO beats (place, status, started_at, reasons, report) VALUES (?, 'running', ?, '[]', '')",
+            (place, to_us(started_at)),
+        )
+
+    def update_beat(self, beat: Beat) -> None:
+        """Saves a beat's state."""
+        with self._db.transaction():
+            self._db.write("DELETE FROM beats WHERE number = ?", (beat.number,))
+            self._db.insert("beats", beat)
+
+    def drop_snapshots(self, place: str, *, before: int) -> None:
+        """Forgets what a folder looked like at earlier beats; the newest look is all that is compared."""
+        self._db.write("UPDATE beats SET snapshot = NULL WHERE place = ? AND number < ?", (place, before))
+
+    def last_beat(self, place: str, *, seen: bool = False, worked: bool = False) -> Beat | None:
+        """The newest beat over a folder.
+
+        Args:
+            seen: Only one that was carried through to its snapshot, idle ones included.
+            worked: Only one in which an agent worked to its end.
+        """
+        rows = self._db.rows(
+            "SELECT * FROM beats WHERE place = ?1 AND (NOT ?2 OR snapshot IS NOT NULL) "
+            "AND (NOT ?3 OR status = 'done') ORDER BY number DESC LIMIT 1",
+            (place, seen, worked),
+        )
+        return self._db.record(Beat, rows[0]) if rows else None
+
+    def beats(self, *, status: str | None = None, limit: int = 20) -> list[Beat]:
+        """Beats, newest first."""
+        rows = self._db.rows(
+            "SELECT * FROM beats WHERE ?1 IS NULL OR status = ?1 ORDER BY number DESC LIMIT ?2",
+            (status, limit),
+        )
+        return [self._db.record(Beat, row) for row in rows]

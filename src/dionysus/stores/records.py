@@ -1,0 +1,202 @@
+"""The journal's and the traces' records in SQLite: runs, events, traces, steps, links."""
+
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+
+from dionysus.stores.contract import (
+    AgentExecutionStep,
+    AgentExecutionTrace,
+    BasinLink,
+    Event,
+    RunRecord,
+    Status,
+    TokenUsage,
+)
+from dionysus.stores.database import Database, from_us, to_us
+
+
+class Records:
+    """Verbs on runs, events and traces. Raises `StoreError` throughout."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
+        """Several verbs, all or nothing; see `Database.transaction`."""
+        return self._db.transaction(durable=durable)
+
+    # -- runs ------------------------------------------------------------------------------------------
+
+    def save_run(self, run: RunRecord) -> None:
+        """Adds a run, or replaces the one of that id."""
+        with self._db.transaction():
+            self._db.write("DELETE FROM runs WHERE run_id = ?", (run.run_id,))
+            self._db.insert("runs", run)
+
+    def set_run_status(self, run_id: str, status: Status) -> None:
+        """A run came to its end, or goes on."""
+        self._db.write("UPDATE runs SET status = ? WHERE run_id = ?", (status, run_id))
+
+    def runs(self, status: Status | None = None) -> list[RunRecord]:
+        """Runs, newest first."""
+        rows = self._db.rows(
+            "SELECT * FROM runs WHERE ?1 IS NULL OR status = ?1 ORDER BY started_at DESC", (status,)
+        )
+        return [self._db.record(RunRecord, row) for row in rows]
+
+    # -- events ----------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        *,
+        run_id: str,
+        kind: str,
+        position: str,
+        at: datetime,
+        digest: str | None = None,
+        body: dict[str, Any],
+    ) -> Event:
+        """Adds an event at the end of a run's journal and gives it its number."""
+        with self._db.transaction():
+            row = self._db.rows("SELECT max(seq) AS last FROM events WHERE run_id = ?", (run_id,))[0]
+            seq = (row["last"] or 0) + 1
+            self._db.write(
+                "INSERT INTO events (run_id, seq, kind, position, at, digest, body) VALUES (?,?,?,?,?,?,?)",
+                (run_id, seq, kind, position, to_us(at), digest, self._db.pack(body)),
+            )
+        return Event(run_id=run_id, seq=seq, kind=kind, position=position, at=at, digest=digest, body=body)
+
+    def events(self, run_id: str, *, after: int = 0) -> list[Event]:
+        """A run's journal in order, from the event behind number `after`."""
+        rows = self._db.rows("SELECT * FROM events WHERE run_id = ? AND seq > ? ORDER BY seq", (run_id, after))
+        return [
+            Event(
+                run_id=row["run_id"],
+                seq=row["seq"],
+                kind=row["kind"],
+                position=row["position"],
+                at=from_us(row["at"]),
+                digest=row["digest"],
+                body=self._db.unpack(row["body"]),
+            )
+            for row in rows
+        ]
+
+    # -- traces ----------------------------------------------------------------------------------------
+
+    def save_trace(self, trace: AgentExecutionTrace) -> None:
+        """Adds a trace, or replaces the one of that id."""
+        with self._db.transaction():
+            self._db.write(
+                "INSERT INTO traces (id, agent_name, run_id, status, success, started_at, body) "
+                "VALUES (?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET "
+                "status = excluded.status, success = excluded.success, body = excluded.body",
+                (
+                    trace.id,
+                    trace.agent_name,
+                    trace.run_id,
+                    trace.status,
+                    trace.success,
+                    to_us(trace.started_at),
+                    self._db.pack(trace),
+                ),
+            )
+
+    def trace(self, trace_id: str) -> AgentExecutionTrace | None:
+        """The trace of that id."""
+        rows = self._db.rows("SELECT body FROM traces WHERE id = ?", (trace_id,))
+        return self._db.unpack_as(AgentExecutionTrace, rows[0]["body"]) if rows else None
+
+    def trace_ids(self, prefix: str) -> list[str]:
+        """Ids that begin so, newest first, at most 20."""
+        rows = self._db.rows(
+            "SELECT id FROM traces WHERE substr(id, 1, length(?1)) = ?1 ORDER BY started_at DESC LIMIT 20",
+            (prefix,),
+        )
+        return [row["id"] for row in rows]
+
+    def traces(
+        self,
+        *,
+        agent_name: str | None = None,
+        status: Status | None = None,
+        run_id: str | None = None,
+        before: tuple[datetime, str] | None = None,
+        limit: int = 20,
+    ) -> list[AgentExecutionTrace]:
+        """Traces, newest first.
+
+        Args:
+            before: (started_at, id) of a trace: only what comes behind it in this order.
+        """
+        bound = (to_us(before[0]), before[1]) if before else (None, None)
+        rows = self._db.rows(
+            "SELECT body FROM traces WHERE (?1 IS NULL OR agent_name = ?1) AND (?2 IS NULL OR status = ?2) "
+            "AND (?3 IS NULL OR run_id = ?3) AND (?4 IS NULL OR (started_at, id) < (?4, ?5)) "
+            "ORDER BY started_at DESC, id DESC LIMIT ?6",
+            (agent_name, status, run_id, *bound, limit),
+        )
+        return [self._db.unpack_as(AgentExecutionTrace, row["body"]) for row in rows]
+
+    def save_step(self, step: AgentExecutionStep) -> None:
+        """Adds a step, or replaces the one at its place."""
+        with self._db.transaction():
+            self._db.write(
+                "INSERT INTO steps (trace_id, ord, id, body) VALUES (?,?,?,?) "
+                "ON CONFLICT (trace_id, ord) DO UPDATE SET body = excluded.body",
+                (step.trace_id, step.order, step.id, self._db.pack(step)),
+            )
+
+    def step(self, step_id: str) -> AgentExecutionStep | None:
+        """The step of that id."""
+        rows = self._db.rows("SELECT body FROM steps WHERE id = ?", (step_id,))
+        return self._db.unpack_as(AgentExecutionStep, rows[0]["body"]) if rows else None
+
+    def steps(self, trace_id: str) -> list[AgentExecutionStep]:
+        """A trace's steps in order (HAS_STEP)."""
+        rows = self._db.rows("SELECT body FROM steps WHERE trace_id = ? ORDER BY ord", (trace_id,))
+        return [self._db.unpack_as(AgentExecutionStep, row["body"]) for row in rows]
+
+    def next_order(self, trace_id: str) -> int:
+        """The order of the step that comes next."""
+        row = self._db.rows("SELECT max(ord) AS last FROM steps WHERE trace_id = ?", (trace_id,))[0]
+        return (row["last"] or 0) + 1
+
+    def save_basin_link(self, trace_id: str, basin_id: int, strength: float, at_step: int | None) -> None:
+        """A step of a trace activated a basin (ACTIVATED_BASIN)."""
+        self._db.write(
+            "INSERT OR REPLACE INTO basin_links (trace_id, basin_id, strength, at_step) VALUES (?,?,?,?)",
+            (trace_id, basin_id, strength, at_step),
+        )
+
+    def basin_links(self, trace_id: str) -> list[BasinLink]:
+        """The basins that a trace activated, in order of steps, strongest first."""
+        rows = self._db.rows(
+            "SELECT l.basin_id, coalesce(b.name, '(forgotten)') AS name, l.strength, l.at_step "
+            "FROM basin_links l LEFT JOIN basins b ON b.id = l.basin_id WHERE l.trace_id = ? "
+            "ORDER BY l.at_step, l.strength DESC, l.basin_id",
+            (trace_id,),
+        )
+        return [self._db.record(BasinLink, row) for row in rows]
+
+    def token_usage(self) -> list[TokenUsage]:
+        """Sums per agent, by name. A sum with an unknown price has no price."""
+        rows = self._db.rows(
+            "SELECT agent_name, count(*) AS traces, sum(json_extract(body, '$.model_calls')) AS model_calls, "
+            "sum(json_extract(body, '$.input_tokens')) AS input_tokens, "
+            "sum(json_extract(body, '$.cached_tokens')) AS cached_tokens, "
+            "sum(json_extract(body, '$.output_tokens')) AS output_tokens, "
+            "sum(json_type(body, '$.cost_usd') = 'null') AS unpriced, "
+            "sum(json_extract(body, '$.cost_usd')) AS cost_usd, "
+            "sum(json_extract(body, '$.tokens_saved')) AS tokens_saved "
+            "FROM traces GROUP BY agent_name ORDER BY agent_name"
+        )
+        return [_token_usage(dict(row)) for row in rows]
+
+
+def _token_usage(row: dict[str, Any]) -> TokenUsage:
+    counts: dict[str, Any] = {name: value or 0 for name, value in row.items()}
+    if counts.pop("unpriced"):
+        counts["cost_usd"] = None
+    return TokenUsage(**counts)

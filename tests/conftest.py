@@ -1,0 +1,148 @@
+"""Every test has a home of its own, no keys, no network beyond loopback."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from dionysus.journal import Frame, Journal, Run
+from dionysus.journal.secrets import Secrets
+from dionysus.models.metering import measure
+from dionysus.stores import Store, open_store
+from dionysus.traces import ExecutionTraceService, Projection
+
+START = datetime(2026, 11, 21, 3, 58, tzinfo=UTC)
+_LEFT_OUT = ("OPENAI_", "DIONYSUS_", "AGENT_", "GIT_")
+
+
+@pytest.fixture(autouse=True)
+def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(_LEFT_OUT) and name != "GIT_CONFIG_NOSYSTEM":
+            monkeypatch.delenv(name)
+
+
+class Clock:
+    """A clock that goes on by a second with each look, and by hand."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        self.now += timedelta(seconds=1)
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    opened = open_store("sqlite://")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def traces(store: Store, clock: Clock) -> ExecutionTraceService:
+    return ExecutionTraceService(store.records, clock=clock)
+
+
+@pytest.fixture
+def frame(store: Store, clock: Clock) -> Frame:
+    """A frame that records into `store`, with its trace `run-1` projected."""
+    journal = Journal(store.records, Projection(store.records), clock)
+    run = Run("run-1", journal, secrets=Secrets(), meter=measure)
+    return Frame(run=run, agent_name="tester", trace_id="run-1", path="tester")
+
+
+class Repository:
+    """A git repository to watch, with fixed dates and authors."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._at = START - timedelta(days=30)
+        self.git("init", "-q", "-b", "main")
+
+    def git(self, *arguments: str) -> str:
+        date = self._at.isoformat()
+        done = subprocess.run(
+            ["git", "-C", str(self.path), *arguments],
+            env={
+                "PATH": "/usr/local/bin:/usr/bin:/bin",
+                "HOME": str(self.path),
+                "GIT_CONFIG_NOSYSTEM": "1",
+                "GIT_AUTHOR_NAME": "Ada",
+                "GIT_AUTHOR_EMAIL": "ada@example.org",
+                "GIT_COMMITTER_NAME": "Ada",
+                "GIT_COMMITTER_EMAIL": "ada@example.org",
+                "GIT_AUTHOR_DATE": date,
+                "GIT_COMMITTER_DATE": date,
+            },
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    def write(self, files: dict[str, str]) -> None:
+        for name, text in files.items():
+            target = self.path / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+
+    def commit(self, message: str, files: dict[str, str], *, after_days: float = 1.0) -> None:
+        self.write(files)
+        self._at += timedelta(days=after_days)
+        self.git("add", "-A")
+        self.git("commit", "-q", "--allow-empty", "-m", message)
+
+
+MONITORING = '''"""Counts tokens."""
+
+
+class Monitor:
+    """Token totals of a run."""
+
+    def update(self, step):
+        """Adds a step's tokens."""
+        self.total += step.tokens
+'''
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """A small project: two modules that move together, tests, a rule, a few fixes."""
+    made = Repository(tmp_path / "project")
+    made.commit(
+        "Start the project",
+        {
+            "README.md": "# Project\n",
+            "AGENTS.md": "# Rules\n\n- Write unit tests for new functionality.\n- Keep token totals exact.\n",
+            ".gitignore": "build/\n",
+            "src/monitoring.py": MONITORING,
+            "src/agents.py": "def run():\n    return 1\n",
+            "tests/test_monitoring.py": "def test_monitor():\n    pass\n",
+            "tests/test_agents.py": "def test_run():\n    pass\n",
+        },
+    )
+    for i in range(8):
+        made.commit(
+            f"Fix token totals of the monitor ({i})" if i % 2 else f"Count more ({i})",
+            {"src/monitoring.py": MONITORING + f"# {i}\n", "tests/test_monitoring.py": f"def test_{i}(): pass\n"},
+        )
+    return made
+
+
+MakeRepository = Callable[[Path], Repository]

@@ -1,0 +1,152 @@
+"""Opening, migrating, transactions, texts."""
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conftest import START
+from dionysus.errors import BadInput, StoreError, StoreTooNew
+from dionysus.stores import Store, open_store
+from dionysus.stores.contract import AgentExecutionStep, AgentExecutionTrace, ModelCall, Pruned, ToolUse, Usage
+from dionysus.stores.database import Database
+
+LONG = "a long text " * 100
+
+
+def trace(**changes: object) -> AgentExecutionTrace:
+    made = AgentExecutionTrace(id="t", agent_name="a", run_id="r", status="running", started_at=START)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_records_come_back_as_they_were(store: Store) -> None:
+    step = AgentExecutionStep(
+        id="t:1",
+        trace_id="t",
+        order=1,
+        step_number=1,
+        step_type="action",
+        started_at=START,
+        completed_at=START,
+        thought=LONG,
+        tool_calls=(
+            ToolUse(
+                position="p", name="n", arguments={"$text": LONG, "b": [1, None]}, started_at=START, result=LONG
+            ),
+        ),
+        model_calls=(
+            ModelCall(position="m", model="x", started_at=START, completed_at=START, usage=Usage(cost_usd=None)),
+        ),
+        pruned=Pruned(before_step=2, stub="…", chars_saved=3),
+    )
+    full = trace(task=LONG, summary="\ud800 lone, \0 NUL", cost_usd=None)
+    store.records.save_trace(full)
+    store.records.save_step(step)
+    assert store.records.trace("t") == full
+    assert store.records.steps("t") == [step]
+
+
+def test_equal_texts_are_kept_once(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/s.db")
+    for number in range(20):
+        store.records.save_trace(trace(id=f"t{number}", task=LONG))
+    store.close()
+    with sqlite3.connect(tmp_path / "s.db") as raw:
+        assert raw.execute("SELECT count(*) FROM texts").fetchone() == (1,)
+    raw.close()
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text() | st.text(min_size=520, max_size=530),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["$text", "$dict", "a", "b"]) | st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(json_values)
+def test_pack_and_unpack_are_inverse(value: object) -> None:
+    database = Database(None)
+    with database.transaction():
+        text = database.pack(value)
+    assert database.unpack(text) == value
+    database.close()
+
+
+def test_a_failed_transaction_leaves_nothing(store: Store) -> None:
+    def half() -> None:
+        with store.records.transaction():
+            store.records.save_trace(trace())
+            raise RuntimeError("half-way")
+
+    with pytest.raises(RuntimeError, match="half-way"):
+        half()
+    assert store.records.trace("t") is None
+
+
+def test_the_file_is_private_and_its_folder_ignored(tmp_path: Path) -> None:
+    open_store(f"sqlite:///{tmp_path}/.dionysus/mind.db").close()
+    mode = (tmp_path / ".dionysus/mind.db").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o600
+    assert (tmp_path / ".dionysus/.gitignore").read_text() == "*\n"
+
+
+def test_a_newer_store_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    open_store(f"sqlite:///{path}").close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("PRAGMA user_version=99")
+    raw.close()
+    with pytest.raises(StoreTooNew, match=r"schema 99.*update dionysus-agents"):
+        open_store(f"sqlite:///{path}")
+    with sqlite3.connect(path) as raw:
+        assert raw.execute("PRAGMA user_version").fetchone() == (99,)
+    raw.close()
+
+
+@pytest.mark.parametrize("url", ["", "mind.db", "postgres://x", "sqlite:///"])
+def test_an_unknown_store_says_how_to_write_one(url: str) -> None:
+    with pytest.raises(BadInput, match="sqlite:///PATH"):
+        open_store(url)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "s.db").write_text("this is not a database, " * 100)
+    with pytest.raises(StoreError, match="not a Dionysus store"):
+        open_store(f"sqlite:///{tmp_path}/s.db")
+
+
+def test_a_folder_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not a file"):
+        open_store(f"sqlite:///{tmp_path}")
+
+
+WRITER = """
+import sys
+from datetime import UTC, datetime
+from dionysus.stores import open_store
+store = open_store(sys.argv[1])
+for i in range(50):
+    position = f"{sys.argv[2]}.{i}"
+    store.records.append(run_id="shared", kind="effect", position=position, at=datetime.now(UTC), body={})
+store.close()
+"""
+
+
+def test_several_processes_write_at_once_from_the_first_moment(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/s.db"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, url, str(n)]) for n in range(4)]
+    assert [w.wait(timeout=60) for w in writers] == [0, 0, 0, 0]
+    store = open_store(url)
+    events = store.records.events("shared")
+    store.close()
+    assert [e.seq for e in events] == list(range(1, 201))
+    assert {e.position for e in events} == {f"{n}.{i}" for n in range(4) for i in range(50)}
