@@ -1,0 +1,245 @@
+"""The mission, end to end: a heartbeat on real input, on the record, over several beats."""
+
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dionysus.models.reflex import Reflex
+from smolagents import ActionStep, PlanningStep
+
+from conftest import START, Clock, Repository
+from dionysus import Runtime, Settings
+from dionysus.runtime import BeatReport
+from openai_server import openai_server
+
+NINE = [
+    "observe_environment",
+    "list_goals",
+    "semantic_recall",
+    "revise_mental_model",
+    "reflect_on_topic",
+    "query_wisdom_graph",
+    "synthesize_information",
+    "mosaeic_capture",
+]
+
+
+class Watching(Reflex):
+    """Reflex that keeps the prompts it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompts: list[str] = []
+
+    def generate(self, messages: Any, *args: Any, **options: Any) -> Any:
+        self.prompts.append("\n".join(p["text"] for m in messages for p in m.content))
+        return super().generate(messages, *args, **options)
+
+
+def runtime_of(tmp_path: Path, clock: Clock, **options: Any) -> Runtime:
+    return Runtime(store=f"sqlite:///{tmp_path}/mind.db", clock=clock, **options)
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, clock: Clock) -> Iterator[Runtime]:
+    with runtime_of(tmp_path, clock) as opened:
+        yield opened
+
+
+def tools_of(runtime: Runtime, report: BeatReport) -> list[str]:
+    steps = runtime.traces.get_trace(str(report.trace_id)).steps
+    return [call.name for step in steps for call in step.tool_calls]
+
+
+def test_the_first_beat_uses_nine_tools_then_answers(
+    runtime: Runtime, repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "dionysus")
+    report = runtime.beat(repository.path)
+    full = runtime.traces.get_trace(str(report.trace_id))
+    used = tools_of(runtime, report)
+    assert len(used) == 10
+    assert used[-1] == "final_answer"
+    assert set(NINE) <= set(used)
+    plans = [s for s in full.steps if s.step_type == "planning"]
+    assert [p.step_number for p in plans] == [1, 4, 7, 10]
+    assert all("[IWMT] Coherence: " in str(p.plan) for p in plans)
+    assert [p.coherence is None for p in plans] == [True, False, False, False]
+    assert full.basins
+    assert any(s.pruned for s in full.steps)
+    assert (full.trace.status, full.trace.success) == ("success", True)
+    assert full.trace.summary == report.text
+    assert full.trace.model_calls == report.model_calls == 14
+    assert all(s.completed_at and s.completed_at >= s.started_at for s in full.steps)
+    messages = [r.message for r in caplog.records]
+    assert sum(m.startswith("PlanningStep before action") for m in messages) == 4
+    assert sum("[IWMT] Coherence: " in m for m in messages) == 4
+    assert any("activated" in m for m in messages)
+
+
+def test_beats_follow_what_happens(runtime: Runtime, repository: Repository, clock: Clock) -> None:
+    first = runtime.beat(repository.path)
+    assert "Next " in first.text
+
+    clock.now += timedelta(hours=1)
+    source = repository.path / "src/monitoring.py"
+    source.write_text(source.read_text().replace("self.total += step.tokens", "self.total += step.plan_tokens"))
+    runtime.tell("the monitor's token totals leave out planning")
+    goal = runtime.goals.add("Monitor token totals include planning", due_at=clock.now + timedelta(days=2))
+    second = runtime.beat(repository.path)
+    assert second.reasons == ("1 file changed", "1 unread note", "1 goal due")
+    assert "monitoring.py" in second.text
+    assert "token totals leave out planning" in second.text
+    assert "beat 1" in second.text
+    assert runtime.goals.get(goal.id).progress
+
+    third = runtime.beat(repository.path)
+    assert third.status == "idle"
+    assert third.model_calls == 0
+    assert third.since_beat == second.number
+
+    clock.now += timedelta(hours=1)
+    repository.commit(f"Count planning tokens, closes goal {goal.id}", {"src/monitoring.py": "# counted\n"})
+    fourth = runtime.beat(repository.path)
+    assert "1 new commit" in fourth.reasons
+    assert runtime.goals.get(goal.id).status == "done"
+
+
+def test_coherence_and_stubs_are_in_what_the_model_is_shown(
+    tmp_path: Path, clock: Clock, repository: Repository
+) -> None:
+    model = Watching()
+    with runtime_of(tmp_path, clock, model=model) as runtime:
+        report = runtime.beat(repository.path)
+        full = runtime.traces.get_trace(str(report.trace_id))
+    assert len(model.prompts) == 14
+    after_plan = [model.prompts[i] for i in (5, 9, 13)]
+    for prompt, step in zip(after_plan, [s for s in full.steps if s.step_type == "planning"][1:], strict=True):
+        line = next(line for line in str(step.plan).splitlines() if "[IWMT] Coherence: " in line)
+        assert line in prompt
+    pruned = [s for s in full.steps if s.pruned]
+    assert pruned
+    for step in pruned:
+        assert step.pruned is not None
+        actions = dict(
+            zip(range(1, 11), (model.prompts[i] for i in (1, 2, 3, 5, 6, 7, 9, 10, 11, 13)), strict=True)
+        )
+        if step.pruned.before_step in actions:
+            assert str(step.observation) not in actions[step.pruned.before_step]
+            assert step.pruned.stub in actions[step.pruned.before_step]
+        assert str(step.observation) in actions[step.step_number + 1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "look"),
+    [
+        ({"planning": False}, lambda full: not any(s.step_type == "planning" for s in full.steps)),
+        ({"coherence": False}, lambda full: not any("[IWMT]" in (s.plan or "") for s in full.steps)),
+        ({"basins": False}, lambda full: not full.basins),
+        ({"pruning": "off"}, lambda full: not any(s.pruned for s in full.steps)),
+        ({"memory_window": 999}, lambda full: not any(s.pruned for s in full.steps)),
+    ],
+)
+def test_each_part_can_be_switched_off(
+    tmp_path: Path, clock: Clock, repository: Repository, settings: dict[str, Any], look: Any
+) -> None:
+    with runtime_of(tmp_path, clock, settings=Settings(**settings)) as runtime:
+        report = runtime.beat(repository.path)
+        assert report.status == "success"
+        assert look(runtime.traces.get_trace(str(report.trace_id)))
+
+
+def test_traces_can_be_switched_off_and_the_journal_stays(
+    tmp_path: Path, clock: Clock, repository: Repository
+) -> None:
+    with runtime_of(tmp_path, clock, settings=Settings(trace=False)) as runtime:
+        report = runtime.beat(repository.path)
+        assert report.status == "success"
+        assert runtime.traces.list_traces() == []
+        assert len(runtime._store.records.events(str(report.run_id))) > 40
+
+
+def test_the_window_of_the_environment_is_used(
+    tmp_path: Path, clock: Clock, repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AGENT_MEMORY_WINDOW", "5")
+    with runtime_of(tmp_path, clock) as runtime:
+        full = runtime.traces.get_trace(str(runtime.beat(repository.path).trace_id))
+    for step in full.steps:
+        if step.pruned:
+            assert step.pruned.before_step == step.step_number + 6
+
+
+def test_users_callbacks_fire_too(runtime: Runtime, repository: Repository) -> None:
+    fired: list[str] = []
+    runtime.callbacks.register(PlanningStep, lambda step: fired.append("plan"))
+    runtime.callbacks.register(ActionStep, lambda step: fired.append("action"))
+    runtime.beat(repository.path)
+    assert fired.count("plan") == 4
+    assert fired.count("action") == 10
+
+
+ACTIONS = [
+    {"name": "observe_environment", "arguments": {}},
+    {"name": "semantic_recall", "arguments": {"query": "token totals monitor"}},
+    {"name": "synthesize_information", "arguments": {"information": "a", "question": "b"}},
+    {"name": "final_answer", "arguments": {"answer": "Read monitoring.py [1]."}},
+]
+
+
+def test_a_beat_over_http_counts_what_the_server_reported(
+    tmp_path: Path, clock: Clock, repository: Repository
+) -> None:
+    with openai_server(ACTIONS) as server:
+        settings = Settings(model="openai:served", api_base=server.url)
+        with runtime_of(tmp_path, clock, settings=settings) as runtime:
+            report = runtime.beat(repository.path)
+            full = runtime.traces.get_trace(str(report.trace_id))
+    assert report.text == "Read monitoring.py [1]."
+    assert [c.name for s in full.steps for c in s.tool_calls] == [a["name"] for a in ACTIONS]
+    # two plans, four actions, and one call by synthesize_information
+    assert full.trace.model_calls == len(server.reported) == 7
+    assert full.trace.input_tokens == sum(u["prompt_tokens"] for u in server.reported)
+    assert full.trace.cached_tokens == sum(u["prompt_tokens_details"]["cached_tokens"] for u in server.reported)
+    assert full.trace.output_tokens == sum(u["completion_tokens"] for u in server.reported)
+    assert full.trace.cost_usd is None
+    assert not full.trace.usage_estimated
+    assert sum(s.input_tokens for s in full.steps) == full.trace.input_tokens
+
+
+def test_a_server_without_usage_gives_a_marked_estimate(
+    tmp_path: Path, clock: Clock, repository: Repository
+) -> None:
+    with openai_server(ACTIONS, report_usage=False) as server:
+        settings = Settings(model="openai:served", api_base=server.url)
+        with runtime_of(tmp_path, clock, settings=settings) as runtime:
+            report = runtime.beat(repository.path)
+    assert report.usage.estimated
+    assert report.usage.input_tokens > 0
+
+
+@pytest.mark.parametrize("garbage", [{"raw": b"<html>"}, {"raw": {"object": "nothing"}}, {"status": 400}])
+def test_a_server_that_answers_garbage_ends_the_beat_with_an_error(
+    tmp_path: Path, clock: Clock, repository: Repository, garbage: dict[str, Any]
+) -> None:
+    with openai_server([ACTIONS[0], garbage]) as server:
+        settings = Settings(model="openai:served", api_base=server.url)
+        with runtime_of(tmp_path, clock, settings=settings) as runtime:
+            report = runtime.beat(repository.path)
+            assert report.status == "error"
+            assert report.error
+            full = runtime.traces.get_trace(str(report.trace_id))
+            assert (full.trace.status, full.trace.error_message) == ("error", report.error)
+            assert [c.name for s in full.steps for c in s.tool_calls] == ["observe_environment"]
+            # nothing is lost: the next beat sees the same, and the failed run
+            again = runtime.beat(repository.path)
+            assert again.reasons[0] == "first look"
+
+
+def test_time_of_the_trace_is_the_clocks(runtime: Runtime, repository: Repository) -> None:
+    report = runtime.beat(repository.path)
+    trace = runtime.traces.get_trace(str(report.trace_id)).trace
+    assert START < trace.started_at < START + timedelta(minutes=10)

@@ -1,0 +1,90 @@
+"""An OpenAI-compatible server on loopback that plays a script and reports usage as real ones do."""
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Played:
+    """What the server was asked, and how it answers."""
+
+    url: str
+    actions: Sequence[dict[str, Any]]
+    """Tool calls in turn: {"name": …, "arguments": {…}}; or {"status": 500}; or {"raw": …} for a body as it is."""
+    report_usage: bool = True
+    requests: list[dict[str, Any]] = field(default_factory=list)
+    reported: list[dict[str, Any]] = field(default_factory=list)
+    """The usage of each answer."""
+    acted: int = 0
+
+
+@contextmanager
+def openai_server(actions: Sequence[dict[str, Any]], *, report_usage: bool = True) -> Iterator[Played]:
+    """Serves until the block ends."""
+    played = Played(url="", actions=actions, report_usage=report_usage)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            played.requests.append(body)
+            status, answer = _answer(played, body)
+            data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Nothing on standard error."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    played.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield played
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _answer(played: Played, body: dict[str, Any]) -> tuple[int, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": "1. observe_environment\n2. final_answer"}
+    if body.get("tools"):
+        action = played.actions[min(played.acted, len(played.actions) - 1)]
+        played.acted += 1
+        if "status" in action:
+            return action["status"], {"error": {"message": "the server is tired", "type": "server_error"}}
+        if "raw" in action:
+            return 200, action["raw"]
+        call = {"name": action["name"], "arguments": json.dumps(action["arguments"])}
+        message = {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [{"id": f"call_{len(played.requests)}", "type": "function", "function": call}],
+        }
+    size = len(json.dumps(body["messages"]))
+    usage = {
+        "prompt_tokens": size // 4,
+        "completion_tokens": 7,
+        "total_tokens": size // 4 + 7,
+        "prompt_tokens_details": {"cached_tokens": size // 8},
+    }
+    answer: dict[str, Any] = {
+        "id": f"chatcmpl-{len(played.requests)}",
+        "object": "chat.completion",
+        "created": 0,
+        "model": body["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+    }
+    if played.report_usage:
+        answer["usage"] = usage
+        played.reported.append(usage)
+    return 200, answer

@@ -1,0 +1,194 @@
+"""The command line as a person uses it: a process, its output, its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Repository
+
+
+def dionysus(*arguments: str, cwd: Path, stdin: bytes | None = None, **environment: str) -> Any:
+    """Runs the command; a traceback fails the test."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dionysus", *arguments],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        env={**os.environ, **environment},
+        timeout=120,
+        check=False,
+    )
+    done.out, done.err = done.stdout.decode(), done.stderr.decode()
+    assert "Traceback" not in done.err + done.out, done.err
+    return done
+
+
+def one_line(done: Any) -> str:
+    """The single line of an error."""
+    lines = done.err.strip().splitlines()
+    assert len(lines) == 1, done.err
+    assert lines[0].startswith("dionysus: ")
+    assert done.returncode not in (0, 1)
+    return str(lines[0])
+
+
+def test_a_day_of_beats(repository: Repository) -> None:
+    first = dionysus("beat", cwd=repository.path)
+    assert first.returncode == 0
+    assert first.out.startswith("beat 1 · project · model reflex (rules, not an LLM)")
+    assert first.out.count("\nplan  ") == 4
+    assert "10  final_answer" in first.out
+    assert "Written by rules, not by an LLM" in first.out
+    last = first.out.strip().splitlines()[-1]
+    trace_id = last.split()[1]
+    assert f"traces show {trace_id}" in last
+
+    shown = dionysus("traces", "show", trace_id, cwd=repository.path)
+    assert "heartbeat · success" in shown.out
+    assert "Basins activated" in shown.out
+    assert "observe_environment" in dionysus("traces", "replay", cwd=repository.path).out
+
+    (repository.path / "src/agents.py").write_text("def run():\n    return 2\n")
+    assert dionysus("tell", "agents should return two", cwd=repository.path).returncode == 0
+    second = dionysus("beat", "--quiet", cwd=repository.path).out
+    assert "1 file changed, 1 unread note" in second
+    assert "return 1 → return 2" in second
+    assert "agents should return two" in second
+    assert "beat 1" in second
+
+    third = dionysus("beat", cwd=repository.path).out
+    assert third.startswith("idle: nothing changed since")
+    assert "0 model calls" in third
+
+    listed = json.loads(dionysus("traces", "list", "--json", cwd=repository.path).out)
+    assert [t["status"] for t in listed] == ["success", "success"]
+    assert "heartbeat" in dionysus("traces", "tokens", cwd=repository.path).out
+    assert dionysus("recall", "agents return", cwd=repository.path).out.count("agents") >= 1
+
+
+def test_json_is_all_there_is_on_standard_output(repository: Repository) -> None:
+    report = json.loads(dionysus("beat", "--json", cwd=repository.path).out)
+    assert report["status"] == "success"
+    trace = json.loads(dionysus("traces", "show", "--json", cwd=repository.path).out)
+    assert trace["trace"]["id"] == report["trace_id"]
+    assert len(trace["steps"]) == 14
+
+
+def test_goals_from_the_command_line(tmp_path: Path) -> None:
+    assert "no goals set" in dionysus("goals", cwd=tmp_path).out
+    assert (
+        "goal 1 open, due 2030-01-02"
+        in dionysus("goals", "add", "Ship it", "--due", "2030-01-02", cwd=tmp_path).out
+    )
+    assert "goal 1 done" in dionysus("goals", "done", "1", cwd=tmp_path).out
+    assert "Ship it" in dionysus("goals", "--all", cwd=tmp_path).out
+    assert "goal 1 open" in dionysus("goals", "reopen", "1", cwd=tmp_path).out
+
+
+def test_doctor_says_what_would_be_used(tmp_path: Path) -> None:
+    done = dionysus("doctor", cwd=tmp_path, OPENAI_API_KEY="sk-not-a-real-key")
+    assert done.returncode == 0
+    assert "model reflex: rules, not an LLM" in done.out
+    assert "money is not spent unasked" in done.out
+    wrong = dionysus("doctor", "--model", "nonsense", cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "wrong model nonsense" in wrong.out
+
+
+def test_verbose_logs_plans_and_coherence(repository: Repository) -> None:
+    err = dionysus("-v", "beat", "--quiet", cwd=repository.path).err
+    assert err.count("PlanningStep before action") == 4
+    assert err.count("[IWMT] Coherence: ") == 4
+    assert "activated" in err
+
+
+# -- bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["beat", "--model", "gpt-4o"], "unknown model 'gpt-4o'"),
+        (["beat", "--store", "postgres://x"], "sqlite:///PATH"),
+        (["beat", "--watch", "nowhere"], "nowhere"),
+        (["beat", "--watch", "file.txt"], "file.txt"),
+        (["beat", "--model", "openai:gpt-4o"], "OPENAI_API_KEY"),
+        (["beat", "--store", "sqlite:////proc/x/y.db"], "--store"),
+        (["tell", "  "], "empty"),
+        (["traces", "show", "beat-99"], "no trace 'beat-99'"),
+        (["traces", "replay"], "no traces yet"),
+        (["goals", "done", "99"], "no goal 99"),
+        (["goals", "add", "x", "--due", "tomorrow"], "write 2026-12-31"),
+    ],
+)
+def test_bad_input_is_one_line_that_says_what_to_do(tmp_path: Path, arguments: list[str], says: str) -> None:
+    (tmp_path / "file.txt").write_text("x")
+    assert says in one_line(dionysus(*arguments, cwd=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("AGENT_MEMORY_WINDOW", "three"), ("DIONYSUS_PRUNING", "maybe"), ("DIONYSUS_COHERENCE", "?")],
+)
+def test_wrong_settings_name_themselves(tmp_path: Path, name: str, value: str) -> None:
+    assert name in one_line(dionysus("beat", cwd=tmp_path, **{name: value}))
+
+
+@pytest.mark.parametrize(("raw", "says"), [(b"a\0b", "NUL"), (b"caf\xe9", "UTF-8"), (b"x" * 200_000, "200,000")])
+def test_notes_that_are_not_text_are_refused_and_nothing_is_kept(tmp_path: Path, raw: bytes, says: str) -> None:
+    assert says in one_line(dionysus("tell", "-", cwd=tmp_path, stdin=raw))
+    kept = dionysus("beat", "--json", cwd=tmp_path)
+    assert "unread note" not in kept.out
+
+
+def test_a_broken_repository_is_named_and_can_be_passed_over(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "a.py").write_text("x = 1\n")
+    assert "--no-git" in one_line(dionysus("beat", cwd=tmp_path))
+    assert dionysus("beat", "--no-git", cwd=tmp_path).returncode == 0
+
+
+def test_binary_and_huge_files_are_watched_without_being_read(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    assert dionysus("beat", "-q", cwd=tmp_path).returncode == 0
+    with (tmp_path / "huge.bin").open("wb") as file:
+        file.truncate(100 * 2**20)
+    (tmp_path / "image.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\xff" * 100)
+    found = dionysus("beat", "-q", cwd=tmp_path).out
+    assert "2 files changed" in found
+    assert "huge.bin" in found
+    assert "\x89" not in found
+
+
+def test_a_newer_store_is_named(tmp_path: Path) -> None:
+    import sqlite3
+
+    dionysus("goals", cwd=tmp_path)
+    with sqlite3.connect(tmp_path / ".dionysus/mind.db") as raw:
+        raw.execute("PRAGMA user_version=99")
+    raw.close()
+    assert "schema 99" in one_line(dionysus("goals", cwd=tmp_path))
+
+
+def test_a_model_that_fails_ends_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text("actions: [{error: the model is out}]")
+    done = dionysus("beat", "--model", "scripted:s.yaml", cwd=tmp_path)
+    assert done.returncode == 4
+    assert "the model is out" in done.err.strip().splitlines()[-1]
+
+
+# -- speed --------------------------------------------------------------------------------------------
+
+
+def test_help_does_not_import_smolagents(tmp_path: Path) -> None:
+    code = (
+        "import sys, dionysus.cli as c\ntry: c.app(['--help'])\nexcept SystemExit: pass\n"
+        "print('smolagents' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "False"

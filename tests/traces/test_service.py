@@ -1,0 +1,71 @@
+"""The mission's verbs on traces, by hand; and the texts made of them."""
+
+import pytest
+
+from conftest import Clock
+from dionysus.errors import BadInput, NotFound
+from dionysus.stores import Store
+from dionysus.traces import ExecutionTraceService
+from dionysus.traces.render import overview, replay
+
+
+def test_a_trace_by_hand(traces: ExecutionTraceService, store: Store, clock: Clock) -> None:
+    basin = store.mind.add_basin(name="tides", place="", opened_at=clock())
+    trace_id = traces.create_trace("mine", "run-7", task="count")
+    traces.add_step(trace_id, {"step_number": 1, "step_type": "planning", "plan": "look", "coherence": 0.8})
+    step_id = traces.add_step(
+        trace_id, {"step_number": 1, "step_type": "action", "observation": "seen", "input_tokens": 10}
+    )
+    traces.link_basin(trace_id, basin, 0.5, at_step=1)
+    traces.complete_trace(trace_id, True, "all counted")
+    full = traces.get_trace("run-7")  # a beginning is enough
+    assert full.trace.status == "success"
+    assert (full.trace.step_count, full.trace.planning_count, full.trace.input_tokens) == (1, 1, 10)
+    assert full.trace.coherence_min == 0.8
+    assert [s.order for s in full.steps] == [1, 2]
+    assert full.steps[1].id == step_id
+    assert [(b.name, b.strength) for b in full.basins] == [("tides", 0.5)]
+    for text in (overview(full), replay(full)):
+        assert "all counted" in text
+        assert "tides" in text
+    assert "seen" in replay(full)
+
+
+def test_wrong_verbs_are_refused(traces: ExecutionTraceService) -> None:
+    trace_id = traces.create_trace("mine", "run-7")
+    with pytest.raises(BadInput, match="exists"):
+        traces.create_trace("mine", "run-7")
+    with pytest.raises(BadInput, match=r"unknown \['colour'\]"):
+        traces.add_step(trace_id, {"step_number": 1, "step_type": "action", "colour": "red"})
+    with pytest.raises(BadInput, match=r"missing \['step_type'\]"):
+        traces.add_step(trace_id, {"step_number": 1})
+    with pytest.raises(NotFound):
+        traces.add_step("nope", {"step_number": 1, "step_type": "action"})
+    with pytest.raises(BadInput, match=r"not in \[0, 1\]"):
+        traces.link_basin(trace_id, 1, 1.5)
+    with pytest.raises(NotFound, match="traces list"):
+        traces.get_trace("nope")
+    traces.create_trace("other", "run-7")
+    with pytest.raises(BadInput, match="2 traces begin"):
+        traces.get_trace("run-")
+    with pytest.raises(NotFound):
+        traces.get_trace("")
+
+
+def test_pages_go_on_while_new_traces_are_written(traces: ExecutionTraceService) -> None:
+    ids = [traces.create_trace("mine", f"run-{i:02}") for i in range(25)]
+    seen, before = [], None
+    while page := traces.list_traces(limit=7, before=before):
+        traces.create_trace("late", f"late-{len(seen)}")
+        seen += [t.id for t in page]
+        before = (page[-1].started_at, page[-1].id)
+    assert seen == ids[::-1]
+    assert {t.agent_name for t in traces.list_traces(agent_name="late")} == {"late"}
+
+
+def test_token_sums_per_agent(traces: ExecutionTraceService) -> None:
+    for run in ("a", "b"):
+        trace = traces.create_trace("mine", run)
+        traces.add_step(trace, {"step_number": 1, "step_type": "action", "input_tokens": 10, "output_tokens": 2})
+    (usage,) = traces.token_usage()
+    assert (usage.traces, usage.input_tokens, usage.output_tokens, usage.cost_usd) == (2, 20, 4, 0)
