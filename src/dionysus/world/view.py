@@ -1,0 +1,417 @@
+"""One look at a watched folder, and what it finds, phrased in the line grammar."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from dionysus.errors import WatchError
+from dionysus.findings import Finding, ago, code, plural, quoted
+from dionysus.words import words
+from dionysus.world.folder import Change, Snapshot, changes_between, scan, walk, without
+from dionysus.world.repository import HISTORY, Commit, Difference, Repository
+from dionysus.world.survey import (
+    defined,
+    is_source,
+    is_test,
+    markers,
+    principles,
+    read_lines,
+    stems_of_tests,
+    survey,
+    tests_of,
+    wants_test,
+)
+
+_FIX = re.compile(r"(?i)\b(fix(es|ed)?|bug|revert|regression|hotfix)\b")
+_RECENT = 200
+"""Newest commits in which hot spots are looked for."""
+_LISTED_FILES = 25
+_LISTED_COMMITS = 8
+_WORDING_CHARS = 20_000
+_SMALL = 12
+"""Larger commits say nothing about which files belong together."""
+
+
+class World:
+    """A folder to look at."""
+
+    def __init__(self, watch: Path, *, git: bool = True, skip: Sequence[Path] = ()) -> None:
+        """
+        Args:
+            git: False: a plain folder, whatever is in it.
+            skip: Files and folders that are never observed, such as our own store.
+
+        Raises:
+            WatchError: The folder is missing or unreadable, or holds a repository that git cannot read.
+        """
+        try:
+            self.root = watch.expanduser().resolve(strict=True)
+            if not self.root.is_dir():
+                raise WatchError(f"cannot watch {str(watch)!r}: it is not a folder; name a folder with --watch")
+            next(self.root.iterdir(), None)
+        except OSError as error:
+            raise WatchError(
+                f"cannot watch {str(watch)!r}: {error.strerror or error}; name a readable folder with --watch"
+            ) from error
+        self._repository = Repository.open(self.root) if git else None
+        inside = [p.expanduser().absolute() for p in skip]
+        self._skip = [p.relative_to(self.root).as_posix() for p in inside if p.is_relative_to(self.root)]
+
+    def look(self, before: Snapshot | None, now: float) -> "View":
+        """Scans the folder and compares it with an earlier look.
+
+        Args:
+            now: Unix seconds.
+
+        Raises:
+            WatchError: The folder or its repository cannot be read.
+        """
+        listed = self._repository.paths() if self._repository else walk(self.root)
+        marks, unreadable = scan(self.root, without(listed, self._skip), before)
+        head = self._repository.head() if self._repository else None
+        snapshot = Snapshot(files=marks, head=head, taken_at=now)
+        return View(self.root, self._repository, before, snapshot, unreadable)
+
+
+class View:
+    """What one look sees."""
+
+    def __init__(
+        self,
+        root: Path,
+        repository: Repository | None,
+        before: Snapshot | None,
+        snapshot: Snapshot,
+        unreadable: Sequence[str],
+    ) -> None:
+        self.root, self.snapshot = root, snapshot
+        self.first = before is None
+        self.changes: tuple[Change, ...] = changes_between(before, snapshot.files)
+        self._repository, self._before, self._unreadable = repository, before, unreadable
+        self._kind = {change.path: change.kind for change in self.changes}
+
+    # -- what happened ---------------------------------------------------------------------------------
+
+    @cached_property
+    def history(self) -> tuple[Commit, ...]:
+        """Commits, newest first, merges left out; empty for a plain folder."""
+        return self._repository.history if self._repository else ()
+
+    @property
+    def moved(self) -> bool:
+        """Whether another commit is checked out than at the last look."""
+        return self._before is not None and self._before.head != self.snapshot.head
+
+    @cached_property
+    def rewritten(self) -> bool:
+        """Whether the commit of the last look is no longer part of the history."""
+        old = self._before.head if self._before else None
+        return bool(self.moved and old and self._repository and not self._repository.has(old))
+
+    @cached_property
+    def new_commits(self) -> tuple[Commit, ...]:
+        """Commits since the last look, newest first; after a rewrite, those dated later than that look."""
+        if self._before is None or not self.moved or self._repository is None:
+            return ()
+        if self._before.head is None:
+            return self.history
+        if self.rewritten:
+            return tuple(c for c in self.history if c.at > self._before.taken_at)
+        return self._repository.since(self._before.head)
+
+    def reasons(self) -> list[str]:
+        """What happened since the last look, in words; empty where nothing did."""
+        found = []
+        if self.changes:
+            found.append(f"{plural(len(self.changes), 'file')} changed")
+        if self.new_commits:
+            found.append(plural(len(self.new_commits), "new commit"))
+        if self.rewritten:
+            found.append("history rewritten")
+        return found
+
+    def uncommitted(self) -> frozenset[str]:
+        """Paths that differ from HEAD; empty for a plain folder."""
+        changed, untracked = self._status
+        return changed | untracked
+
+    def wording(self) -> dict[str, str]:
+        """The text that moved: lines of each changed path, subject and paths of each new commit."""
+        found = {}
+        for change in self.changes:
+            lines = (*self._difference(change.path).added, *self._difference(change.path).removed)
+            found[change.path] = " ".join(lines)[:_WORDING_CHARS]
+        for commit in self.new_commits:
+            found[f"commit {commit.sha}"] = f"{commit.subject} {' '.join(commit.files)}"[:_WORDING_CHARS]
+        return found
+
+    def principles(self) -> list[tuple[str, str]]:
+        """(path, rule) from the documents that state rules."""
+        return principles(self.root, self.snapshot.files)
+
+    # -- looking ---------------------------------------------------------------------------------------
+
+    def observe(self) -> list[Finding]:
+        """The folder at first sight, or what changed since the last look."""
+        found = self._at_first_sight() if self.first else self._what_changed()
+        if self._repository and self.snapshot.head:
+            changed, untracked = self._status
+            if changed or untracked:
+                found.append(Finding("tree", f"{len(changed)} uncommitted, {len(untracked)} untracked"))
+        if self._unreadable:
+            text = f"{plural(len(self._unreadable), 'file')} cannot be read: {_names(self._unreadable)}"
+            found.append(Finding("unreadable", text))
+        return found
+
+    def gaps(self) -> list[Finding]:
+        """New source files without a test, where most of their neighbours have one."""
+        stems = stems_of_tests(self.snapshot.files)
+        found = []
+        for change in self.changes:
+            path = change.path
+            if change.kind != "added" or not wants_test(path) or tests_of(path, self.snapshot.files, stems):
+                continue
+            folder = PurePosixPath(path).parent
+            near = [
+                p for p in self.snapshot.files if p != path and wants_test(p) and PurePosixPath(p).parent == folder
+            ]
+            tested = [p for p in near if tests_of(p, self.snapshot.files, stems)]
+            if len(near) > 1 and 2 * len(tested) >= len(near):
+                have = f"{len(tested)} of {len(near)} neighbours have one"
+                found.append(Finding("gap", f"{code(path)} is new and has no test of its name; {have}"))
+        return found
+
+    def reflect(self, topic: str) -> list[Finding]:
+        """What is known of a path, or where a word is used."""
+        path = self._path_of(topic)
+        if path is None:
+            return [self._uses(topic)]
+        mine = [c for c in self.history if path in c.files]
+        if mine:
+            return self._look_back(path, mine)
+        if self._repository:
+            folder, suffix = PurePosixPath(path).parent, PurePosixPath(path).suffix
+            near = [p for p in self.snapshot.files if p != path and PurePosixPath(p).parent == folder]
+            like = [p for p in near if PurePosixPath(p).suffix == suffix]
+            kind = plural(len(like), f"{suffix or 'other'} file")
+            beside = f"; it joins {kind} in {code(str(folder))}" if like else ""
+            return [Finding("fresh", f"{code(path)} has no history yet{beside}")]
+        lines = read_lines(self.root, path)
+        if lines is None:
+            size = self.snapshot.files[path].size
+            return [Finding("spot", f"{code(path)}: {size:,} bytes, not text")]
+        names = defined(path, lines)
+        what = f", defines {', '.join(map(code, names[:5]))}" if names else ""
+        return [Finding("spot", f"{code(path)}: {plural(len(lines), 'line')}{what}")]
+
+    # -- at first sight --------------------------------------------------------------------------------
+
+    def _at_first_sight(self) -> list[Finding]:
+        files, history = self.snapshot.files, self.history
+        kinds = Counter(PurePosixPath(p).suffix.lower() or "other" for p in files)
+        listed = ", ".join(f"{n} {quoted(kind, 20)}" for kind, n in kinds.most_common(3))
+        text = plural(len(files), "file") + (f" ({listed})" if listed else "")
+        if history:
+            count = f"more than {HISTORY:,} commits" if len(history) == HISTORY else plural(len(history), "commit")
+            people = len({c.author for c in history})
+            by = f" by {people} people" if people > 1 else ""
+            text += f", {count}{by} since {_day(history[-1].at)}"
+        else:
+            text += ", no git history"
+        found = [Finding("place", text)]
+        if len(history) > 1:
+            newest = history[0].at
+            month = sum(c.at > newest - 30 * 86400 for c in history)
+            when = f"the newest on {_day(newest)} ({ago(newest, self.snapshot.taken_at)})"
+            found.append(Finding("commits", f"{plural(month, 'commit')} in the last 30 active days, {when}"))
+        found += self._hot_spots()
+        for c in history[:2]:
+            where = f" ({_names(c.files, 2)})" if c.files else ""
+            found.append(Finding("recent", f"{_day(c.at)} {c.sha} {quoted(c.subject, 80)}{where}"))
+        return found + survey(self.root, {p: mark.size for p, mark in files.items()})
+
+    def _hot_spots(self) -> list[Finding]:
+        newest = self.history[:_RECENT]
+        touched = Counter(f for c in newest for f in c.files)
+        fixed = Counter(f for c in newest for f in c.files if _FIX.search(c.subject))
+        hot = [
+            p
+            for p in touched
+            if p in self.snapshot.files and is_source(p) and not is_test(p) and fixed[p] >= 3 and touched[p] >= 8
+        ]
+        hot.sort(key=lambda p: (-(fixed[p] + touched[p] / 4), p))
+        over = f"in the last {len(newest)} commits"
+        return [
+            Finding("risk", f"{code(p)}: {fixed[p]} fixes among its {touched[p]} changes {over}") for p in hot[:3]
+        ]
+
+    # -- what changed ----------------------------------------------------------------------------------
+
+    def _what_changed(self) -> list[Finding]:
+        found = []
+        if self.rewritten:
+            found.append(Finding("rewritten", "the history was rewritten: the commit of the last look is gone"))
+        for c in self.new_commits[:_LISTED_COMMITS]:
+            where = f" ({_names(c.files)})" if c.files else ""
+            found.append(Finding("commit", f"{_day(c.at)} {c.sha} {quoted(c.subject, 100)}{where}"))
+        if len(self.new_commits) > _LISTED_COMMITS:
+            found.append(Finding("more", plural(len(self.new_commits) - _LISTED_COMMITS, "further new commit")))
+        order = sorted(self.changes, key=lambda c: (not is_source(c.path), is_test(c.path), c.path))
+        for change in order[:_LISTED_FILES]:
+            found.append(Finding(change.kind, f"{code(change.path)} {self._what(change)}".rstrip()))
+            found += self._new_markers(change)
+        if len(order) > _LISTED_FILES:
+            found.append(Finding("more", plural(len(order) - _LISTED_FILES, "further changed file")))
+        return found + self._dangling(order)
+
+    def _what(self, change: Change) -> str:
+        path, mark = change.path, self.snapshot.files.get(change.path)
+        if change.kind == "removed" or mark is None:
+            return "was removed"
+        old = self._before.files.get(path) if self._before else None
+        delta = self._difference(path)
+        if delta.binary or read_lines(self.root, path) is None:
+            grown = f"{old.size:,} → {mark.size:,} bytes" if old else f"{mark.size:,} bytes"
+            return f"{'new ' if change.kind == 'added' else ''}binary or large file, {grown}"
+        if change.kind == "modified" and self._repository is None and old:
+            return f"{old.size:,} → {mark.size:,} bytes"
+        if change.kind == "modified" and not delta.added and not delta.removed:
+            return "is back to what was committed"
+        if len(delta.added) == len(delta.removed) == 1:
+            return f"{quoted(delta.removed[0], 46)} → {quoted(delta.added[0], 46)}"
+        size = f"+{len(delta.added)}" + (f" −{len(delta.removed)}" if change.kind == "modified" else " lines")
+        names = list(dict.fromkeys([*defined(path, delta.added), *defined(path, delta.places)]))
+        where = f" in {', '.join(map(code, names[:3]))}" if names else ""
+        said = _telling(delta.added)
+        return size + where + (f": {said}" if said else "")
+
+    def _new_markers(self, change: Change) -> list[Finding]:
+        found = markers(change.path, self._difference(change.path).added)
+        return [Finding("marker", f"{code(change.path)} brings {quoted(text, 80)}") for _, text in found[:2]]
+
+    def _dangling(self, changes: Sequence[Change]) -> list[Finding]:
+        """Names whose definition went and that are still used."""
+        if self._repository is None:
+            return []
+        deltas = {c.path: self._difference(c.path) for c in changes if is_source(c.path)}
+        again = {name for path, d in deltas.items() for name in defined(path, d.added)}
+        found = []
+        for path, delta in deltas.items():
+            for name in defined(path, delta.removed)[:20]:
+                if name in again or len(name) < 4 or name.startswith("__"):
+                    continue
+                users = [u for u in self._repository.naming(name) if is_source(u) and u in self.snapshot.files]
+                if users and not any(name in defined(u, read_lines(self.root, u) or ()) for u in users):
+                    text = f"{code(name)} was removed from {code(path)} and is still named in"
+                    found.append(Finding("dangling", f"{text} {plural(len(users), 'file')}: {_names(users, 2)}"))
+        return found
+
+    def _difference(self, path: str) -> Difference:
+        """A file against the commit of the last look (its changes from before that look included)."""
+        if path not in self._differences:
+            self._differences[path] = self._compute_difference(path)
+        return self._differences[path]
+
+    @cached_property
+    def _differences(self) -> dict[str, Difference]:
+        return {}
+
+    def _compute_difference(self, path: str) -> Difference:
+        base = self._before.head if self._before and not self.rewritten else self.snapshot.head
+        if self._repository and base and (self._kind.get(path) != "added" or path not in self._status[1]):
+            return self._repository.difference(base, path)
+        if self._kind.get(path) == "added":
+            return Difference(added=tuple(read_lines(self.root, path) or ()))
+        return Difference()
+
+    @cached_property
+    def _status(self) -> tuple[frozenset[str], frozenset[str]]:
+        return self._repository.uncommitted() if self._repository else (frozenset(), frozenset())
+
+    # -- looking back ----------------------------------------------------------------------------------
+
+    def _path_of(self, topic: str) -> str | None:
+        """The file that a topic names: its path, or an ending that only one path has."""
+        wanted = topic.strip().strip("`").removeprefix("./")
+        if wanted in self.snapshot.files:
+            return wanted
+        ending = [p for p in self.snapshot.files if p.endswith("/" + wanted)]
+        return ending[0] if len(ending) == 1 else None
+
+    def _look_back(self, path: str, mine: Sequence[Commit]) -> list[Finding]:
+        fixes = [c for c in mine if _FIX.search(c.subject)]
+        fixed = f", {plural(len(fixes), 'fix').replace('fixs', 'fixes')} among them" if fixes else ""
+        author, wrote = Counter(c.author for c in mine).most_common(1)[0]
+        alone = len({c.author for c in mine}) == 1
+        who = "" if alone else f"; {quoted(author, 40)} wrote {wrote}"
+        churn = [p for p, _ in Counter(f for c in self.history[:_RECENT] for f in c.files).most_common()]
+        rank = (
+            f"; rank {churn.index(path) + 1} of {len(churn)} in churn" if path in churn and len(churn) > 9 else ""
+        )
+        last = f"last {_day(mine[0].at)} ({quoted(mine[0].subject, 60)})"
+        found = [Finding("spot", f"{code(path)}: {plural(len(mine), 'commit')}{fixed}, {last}{who}{rank}")]
+        small = [c for c in mine if len(c.files) <= _SMALL]
+        with_it = Counter(f for c in small for f in c.files if f != path and f in self.snapshot.files)
+        often = [(f, n) for f, n in with_it.most_common(3) if n >= 3]
+        if often:
+            listed = ", ".join(f"{code(f)} ({n} of {len(small)})" for f, n in often)
+            found.append(Finding("with", f"{code(path)} usually moves with {listed}"))
+        own = set(words(path))
+        themes = Counter(w for c in mine for w in set(words(c.subject)) if w not in own and w.isalpha())
+        shared = [w for w, n in themes.most_common(5) if n > 2]
+        if shared:
+            found.append(Finding("theme", f"its commits speak of {', '.join(shared)}"))
+        found += self._origin(path)
+        found += [
+            Finding("fix", f"{_day(c.at)} {c.sha} {quoted(c.subject, 80)} ({code(path)})") for c in fixes[:2]
+        ]
+        return found
+
+    def _origin(self, path: str) -> list[Finding]:
+        base = self._before.head if self._before else self.snapshot.head
+        delta = self._difference(path)
+        if self._kind.get(path) != "modified" or self._repository is None or base is None:
+            return []
+        known = {c.sha: c for c in self.history}
+        blamed = Counter(self._repository.blamed(base, path, delta.old_lines[:_SMALL]))
+        return [
+            Finding(
+                "origin",
+                f"the lines changed in {code(path)} come from {sha} {_day(known[sha].at)} "
+                f"{quoted(known[sha].subject, 80)} ({quoted(known[sha].author, 40)})",
+            )
+            for sha, _ in blamed.most_common(2)
+            if sha in known
+        ]
+
+    def _uses(self, word: str) -> Finding:
+        plain = quoted(word, 80)
+        if self._repository:
+            files = self._repository.naming(word, ignore_case=True) if word.strip() else []
+        else:
+            pattern = re.compile(rf"\b{re.escape(word)}\b", re.I)
+            files = [p for p in self.snapshot.files if any(map(pattern.search, read_lines(self.root, p) or ()))]
+        files = [f for f in files if f in self.snapshot.files]
+        if not files:
+            return Finding("nothing", f"nothing here is called or says {plain!r}")
+        return Finding("spot", f"{plain!r} is named in {plural(len(files), 'file')}: {_names(files)}")
+
+
+def _telling(lines: Sequence[str]) -> str:
+    """The first added comment or docstring with something to say."""
+    for line in lines:
+        if match := re.search(r'(?:#|//|"""|/\*+)\s*(\w[^"]{8,})', line):
+            return quoted(match[1].rstrip("*/ "), 60)
+    return ""
+
+
+def _names(paths: Sequence[str], most: int = 3) -> str:
+    more = f" +{len(paths) - most}" if len(paths) > most else ""
+    return ", ".join(map(code, paths[:most])) + more
+
+
+def _day(at: float) -> str:
+    return f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d}"
