@@ -63,9 +63,7 @@ def test_observations_that_do_not_belong_lower_the_causal_part() -> None:
 
 
 texts = st.text(alphabet="abc déf_1\n", max_size=30)
-turns = st.builds(
-    Turn, step=st.integers(1, 99), thought=texts, action=texts, observation=texts, failed=st.booleans()
-)
+turns = st.builds(Turn, step=st.integers(1, 99), thought=texts, action=texts, observation=texts, failed=st.booleans())
 
 
 @given(st.text(max_size=30), st.lists(turns, min_size=1, max_size=40))

@@ -35,9 +35,7 @@ Store = Annotated[
     str | None,
     typer.Option("--store", help="sqlite:///PATH; default: DIONYSUS_STORE, else .dionysus/mind.db here."),
 ]
-Model = Annotated[
-    str | None, typer.Option("--model", help="reflex (no LLM; the default), openai:NAME, scripted:FILE.")
-]
+Model = Annotated[str | None, typer.Option("--model", help="reflex (no LLM; the default), openai:NAME, scripted:FILE.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -66,9 +64,7 @@ def beat(
     watch: Annotated[Path, typer.Option("--watch", help="The folder to look at.")] = Path("."),
     store: Store = None,
     model: Model = None,
-    api_base: Annotated[
-        str | None, typer.Option(help="URL of an OpenAI-compatible endpoint, for openai:NAME.")
-    ] = None,
+    api_base: Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible endpoint, for openai:NAME.")] = None,
     api_key: Annotated[str | None, typer.Option(help="Its key; default: OPENAI_API_KEY.")] = None,
     git: Annotated[bool, typer.Option(help="Use git where there is a repository.")] = True,
     as_json: Json = False,
@@ -250,9 +246,7 @@ def count_tokens(store: Store = None, as_json: Json = False) -> None:
     if as_json:
         _print_json([asdict(usage) for usage in sums])
         return
-    print(
-        f"{'agent':<16}{'traces':>8}{'calls':>8}{'input':>12}{'cached':>12}{'output':>10}{'saved≈':>10}{'USD':>10}"
-    )
+    print(f"{'agent':<16}{'traces':>8}{'calls':>8}{'input':>12}{'cached':>12}{'output':>10}{'saved≈':>10}{'USD':>10}")
     for u in sums:
         cost = "unknown" if u.cost_usd is None else f"{u.cost_usd:.4f}"
         print(

@@ -106,9 +106,7 @@ def _temporal(acts: Sequence[Counter[str]], weight: Mapping[str, float]) -> floa
     return sum(ranks) / len(ranks) if len(acts) >= 5 and ranks else None
 
 
-def _causal(
-    acts: Sequence[Counter[str]], seen: Sequence[Counter[str]], weight: Mapping[str, float]
-) -> float | None:
+def _causal(acts: Sequence[Counter[str]], seen: Sequence[Counter[str]], weight: Mapping[str, float]) -> float | None:
     ranks = []
     for t in range(len(acts)):
         others = [seen[s] for s in range(len(acts)) if abs(s - t) >= 2]
@@ -117,9 +115,7 @@ def _causal(
     return sum(ranks) / len(ranks) if len(acts) >= 4 and ranks else None
 
 
-def _rank(
-    query: Counter[str], own: Counter[str], others: Sequence[Counter[str]], weight: Mapping[str, float]
-) -> float:
+def _rank(query: Counter[str], own: Counter[str], others: Sequence[Counter[str]], weight: Mapping[str, float]) -> float:
     """The probability that `own` is nearer to `query` than one of the others."""
     mine = _cosine(query, own, weight)
     theirs = [_cosine(query, other, weight) for other in others]

@@ -211,9 +211,7 @@ class Runtime:
         with self._store.transaction():
             number = mind.open_beat(place, began)
             run_id = f"beat-{number}-{self._new_suffix()}"
-            beat = Beat(
-                number=number, place=place, status="running", started_at=began, reasons=reasons, run_id=run_id
-            )
+            beat = Beat(number=number, place=place, status="running", started_at=began, reasons=reasons, run_id=run_id)
             mind.update_beat(beat)
             self._store.records.save_run(
                 RunRecord(run_id=run_id, agent_name="heartbeat", status="running", started_at=began, holder=holder)
@@ -396,9 +394,7 @@ class Runtime:
 
     def _remember_notes(self, senses: Senses) -> None:
         for note in senses.notes:
-            self.memory.remember(
-                note.text, kind="note", source=f"note {note.id}", at=note.at, basin_id=senses.basin_id
-            )
+            self.memory.remember(note.text, kind="note", source=f"note {note.id}", at=note.at, basin_id=senses.basin_id)
         self._store.mind.mark_notes_read([note.id for note in senses.notes], senses.beat)
 
     def _failed_since(self, seen: Beat | None) -> list[AgentExecutionTrace]:

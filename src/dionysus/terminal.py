@@ -13,7 +13,7 @@ from smolagents import ActionStep, PlanningStep
 
 from dionysus.findings import Finding, parse, plural
 from dionysus.journal import Frame
-from dionysus.models.reflex.report import weight_of
+from dionysus.models.reflex.kinds import weight_of
 from dionysus.runtime import BeatReport, Waking
 
 _PIPE_WIDTH = 120
@@ -53,9 +53,7 @@ class LiveDisplay:
     def action(self, step: ActionStep, agent: Any, frame: Frame) -> None:
         """`  3  semantic_recall  monitor token  5 · beat 1 would have done …`"""
         if step.error and not step.tool_calls:
-            self._line(
-                Text.assemble(f"{step.step_number:>3}  ", ("error", "red"), f"  {_first_line(str(step.error))}")
-            )
+            self._line(Text.assemble(f"{step.step_number:>3}  ", ("error", "red"), f"  {_first_line(str(step.error))}"))
             return
         for call in step.tool_calls or ():
             line = Text.assemble(f"{step.step_number:>3}  ", (f"{call.name:<22}", "bold"))
@@ -91,9 +89,7 @@ def print_report(out: Console, report: BeatReport, *, reflex: bool, command: str
             soft_wrap=True,
         )
     if report.trace_id:
-        out.print(
-            f"trace {report.trace_id} · {command} traces show {report.trace_id}", style="dim", soft_wrap=True
-        )
+        out.print(f"trace {report.trace_id} · {command} traces show {report.trace_id}", style="dim", soft_wrap=True)
 
 
 def idle_line(report: BeatReport) -> str:
@@ -107,9 +103,7 @@ def idle_line(report: BeatReport) -> str:
 def totals(report: BeatReport, *, reflex: bool) -> str:
     """Plans, actions, pruning, time, calls, tokens, money."""
     sent = report.prompt_chars + report.chars_saved
-    share = (
-        f" (−{100 * report.chars_saved / sent:.0f} % of what would have been sent)" if report.chars_saved else ""
-    )
+    share = f" (−{100 * report.chars_saved / sent:.0f} % of what would have been sent)" if report.chars_saved else ""
     usage = report.usage
     if reflex:
         spent = f"{report.model_calls} reflex calls, 0 LLM tokens (an LLM would have read ≈ {sent // 4000}k)"

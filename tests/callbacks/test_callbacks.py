@@ -36,9 +36,7 @@ class Fetch(Tool):
     output_type = "string"
 
     def forward(self, page: int) -> str:
-        return f"page {page}\n{TEXT}\n" + "\n".join(
-            f"only page {page} says so {page * 1000 + i}" for i in range(60)
-        )
+        return f"page {page}\n{TEXT}\n" + "\n".join(f"only page {page} says so {page * 1000 + i}" for i in range(60))
 
 
 class Recall(Tool):
@@ -58,9 +56,7 @@ def fetch(page: int) -> dict[str, Any]:
 DONE = {"thought": "enough", "calls": [{"name": "final_answer", "arguments": {"answer": "done"}}]}
 
 
-def run(
-    frame: Frame, registry: CallbackRegistry, actions: list[Any], *, interval: int | None = 3
-) -> ScriptedModel:
+def run(frame: Frame, registry: CallbackRegistry, actions: list[Any], *, interval: int | None = 3) -> ScriptedModel:
     """Runs a real agent over a script; returns the model, which has the prompts."""
     model = ScriptedModel(actions)
     registry.register(PlanningStep, execution_trace_callback)
@@ -106,9 +102,7 @@ def test_callbacks_fire_in_order_and_for_their_type(frame: Frame) -> None:
 
 def test_tool_callbacks_are_told_before_and_after(frame: Frame) -> None:
     told: list[tuple[str, str, Any]] = []
-    run(
-        frame, only(ToolCall, lambda event: told.append((event.phase, event.name, event.result))), [fetch(1), DONE]
-    )
+    run(frame, only(ToolCall, lambda event: told.append((event.phase, event.name, event.result))), [fetch(1), DONE])
     assert [(phase, name) for phase, name, _ in told] == [("before", "fetch"), ("after", "fetch")]
     assert told[1][2].startswith("page 1\n")
 
@@ -154,9 +148,7 @@ def test_coherence_is_in_the_model_input_after_every_plan(
     model = run(frame, only(PlanningStep, iwmt_coherence_callback), [*map(fetch, range(6)), DONE])
     after_plans = [prompt for i, prompt in enumerate(model.prompts) if i in (1, 5, 9)]
     assert "nothing to measure before the first action" in shown(after_plans[0])
-    for prompt, step in zip(
-        after_plans[1:], [s for s in frame.finished if s.step_type == "planning"][1:], strict=True
-    ):
+    for prompt, step in zip(after_plans[1:], [s for s in frame.finished if s.step_type == "planning"][1:], strict=True):
         line = next(line for line in str(step.plan).splitlines() if line.startswith("[IWMT] Coherence: "))
         assert line in shown(prompt)
     planned = [s for s in traces.get_trace("run-1").steps if s.step_type == "planning"]

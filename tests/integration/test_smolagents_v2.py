@@ -124,9 +124,7 @@ def test_coherence_and_stubs_are_in_what_the_model_is_shown(
     assert pruned
     for step in pruned:
         assert step.pruned is not None
-        actions = dict(
-            zip(range(1, 11), (model.prompts[i] for i in (1, 2, 3, 5, 6, 7, 9, 10, 11, 13)), strict=True)
-        )
+        actions = dict(zip(range(1, 11), (model.prompts[i] for i in (1, 2, 3, 5, 6, 7, 9, 10, 11, 13)), strict=True))
         if step.pruned.before_step in actions:
             assert str(step.observation) not in actions[step.pruned.before_step]
             assert step.pruned.stub in actions[step.pruned.before_step]
@@ -152,9 +150,7 @@ def test_each_part_can_be_switched_off(
         assert look(runtime.traces.get_trace(str(report.trace_id)))
 
 
-def test_traces_can_be_switched_off_and_the_journal_stays(
-    tmp_path: Path, clock: Clock, repository: Repository
-) -> None:
+def test_traces_can_be_switched_off_and_the_journal_stays(tmp_path: Path, clock: Clock, repository: Repository) -> None:
     with runtime_of(tmp_path, clock, settings=Settings(trace=False)) as runtime:
         report = runtime.beat(repository.path)
         assert report.status == "success"
@@ -190,9 +186,7 @@ ACTIONS = [
 ]
 
 
-def test_a_beat_over_http_counts_what_the_server_reported(
-    tmp_path: Path, clock: Clock, repository: Repository
-) -> None:
+def test_a_beat_over_http_counts_what_the_server_reported(tmp_path: Path, clock: Clock, repository: Repository) -> None:
     with openai_server(ACTIONS) as server:
         settings = Settings(model="openai:served", api_base=server.url)
         with runtime_of(tmp_path, clock, settings=settings) as runtime:
@@ -210,9 +204,7 @@ def test_a_beat_over_http_counts_what_the_server_reported(
     assert sum(s.input_tokens for s in full.steps) == full.trace.input_tokens
 
 
-def test_a_server_without_usage_gives_a_marked_estimate(
-    tmp_path: Path, clock: Clock, repository: Repository
-) -> None:
+def test_a_server_without_usage_gives_a_marked_estimate(tmp_path: Path, clock: Clock, repository: Repository) -> None:
     with openai_server(ACTIONS, report_usage=False) as server:
         settings = Settings(model="openai:served", api_base=server.url)
         with runtime_of(tmp_path, clock, settings=settings) as runtime:

@@ -82,9 +82,7 @@ def test_every_call_is_written_in_order(frame: Frame, store: Store) -> None:
     assert kinds[-1] == "step_finished"
     for event in store.records.events("run-1"):
         if event.kind == "tool_finished":
-            started = [
-                e for e in store.records.events("run-1") if e.position == event.position and e.seq < event.seq
-            ]
+            started = [e for e in store.records.events("run-1") if e.position == event.position and e.seq < event.seq]
             assert [e.kind for e in started] == ["tool_started"]
 
 

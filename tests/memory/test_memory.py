@@ -73,9 +73,7 @@ def test_secrets_do_not_enter_memory(memory: SemanticMemory, store: Store) -> No
     assert store.mind.memories()[0].text == "the password is <secret>"
 
 
-@pytest.mark.parametrize(
-    "query", ['"', "a AND b", "NEAR(x y)", "terms:x", "x*", "'; DROP TABLE memories", "", "- ^ :"]
-)
+@pytest.mark.parametrize("query", ['"', "a AND b", "NEAR(x y)", "terms:x", "x*", "'; DROP TABLE memories", "", "- ^ :"])
 def test_any_query_is_only_words(memory: SemanticMemory, query: str) -> None:
     memory.remember("something else entirely")
     memory.recall(query)
@@ -83,9 +81,7 @@ def test_any_query_is_only_words(memory: SemanticMemory, query: str) -> None:
 
 def test_commits_are_learned_once_in_bursts(memory: SemanticMemory, store: Store) -> None:
     day = 86400.0
-    commits = [
-        Commit(f"{i:08x}", START.timestamp() + d * day, f"work {i}") for i, d in enumerate((0, 0.5, 1, 9, 9.5))
-    ]
+    commits = [Commit(f"{i:08x}", START.timestamp() + d * day, f"work {i}") for i, d in enumerate((0, 0.5, 1, 9, 9.5))]
     assert memory.learn_commits("/p", reversed(commits)) == 5
     assert memory.learn_commits("/p", commits) == 0
     names = {b.name for b in store.mind.basins(place="/p")}
@@ -186,9 +182,7 @@ def test_goals_are_listed_by_date_and_closed(store: Store, clock: Clock) -> None
 def history(*file_sets: tuple[str, ...]) -> list[Commit]:
     """Newest first, a day apart, the newest at START."""
     count = len(file_sets)
-    return [
-        Commit(f"{count - i:08x}", START.timestamp() - i * 86400, "", files) for i, files in enumerate(file_sets)
-    ]
+    return [Commit(f"{count - i:08x}", START.timestamp() - i * 86400, "", files) for i, files in enumerate(file_sets)]
 
 
 TOGETHER = ("a.py", "b.py")

@@ -36,9 +36,7 @@ def test_records_come_back_as_they_were(store: Store) -> None:
         completed_at=START,
         thought=LONG,
         tool_calls=(
-            ToolUse(
-                position="p", name="n", arguments={"$text": LONG, "b": [1, None]}, started_at=START, result=LONG
-            ),
+            ToolUse(position="p", name="n", arguments={"$text": LONG, "b": [1, None]}, started_at=START, result=LONG),
         ),
         model_calls=(
             ModelCall(position="m", model="x", started_at=START, completed_at=START, usage=Usage(cost_usd=None)),

@@ -81,10 +81,7 @@ def test_json_is_all_there_is_on_standard_output(repository: Repository) -> None
 
 def test_goals_from_the_command_line(tmp_path: Path) -> None:
     assert "no goals set" in dionysus("goals", cwd=tmp_path).out
-    assert (
-        "goal 1 open, due 2030-01-02"
-        in dionysus("goals", "add", "Ship it", "--due", "2030-01-02", cwd=tmp_path).out
-    )
+    assert "goal 1 open, due 2030-01-02" in dionysus("goals", "add", "Ship it", "--due", "2030-01-02", cwd=tmp_path).out
     assert "goal 1 done" in dionysus("goals", "done", "1", cwd=tmp_path).out
     assert "Ship it" in dionysus("goals", "--all", cwd=tmp_path).out
     assert "goal 1 open" in dionysus("goals", "reopen", "1", cwd=tmp_path).out

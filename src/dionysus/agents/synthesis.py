@@ -62,9 +62,7 @@ def _by_words(evidence: list[_Evidence], information: str) -> Iterator[Finding]:
     for anchor in evidence:
         if anchor.group not in ("change", "note"):
             continue
-        partners = [
-            e for e in evidence if e.group != anchor.group and len(e.stems & anchor.stems & rare) >= _WORDS
-        ]
+        partners = [e for e in evidence if e.group != anchor.group and len(e.stems & anchor.stems & rare) >= _WORDS]
         groups = {anchor.group, *(e.group for e in partners)}
         if len(groups) >= _KINDS:
             told = len(groups & {"goal", "note"})

@@ -93,9 +93,7 @@ class ObserveEnvironment(_BeatTool):
         for trace in s.failed:
             when = ago(trace.started_at.timestamp(), s.now.timestamp())
             why = f": {quoted(trace.error_message, 120)}" if trace.error_message else ""
-            found.append(
-                Finding("run", f"{code(trace.id)} of {trace.agent_name}, {when}, ended {trace.status}{why}")
-            )
+            found.append(Finding("run", f"{code(trace.id)} of {trace.agent_name}, {when}, ended {trace.status}{why}"))
         return render([*found, machine(s.view.root)])
 
 
@@ -342,9 +340,7 @@ class RecallObservation(_BeatTool):
         """The text, or its matching lines."""
         seen = {done.number: done.observation for done in self.senses.frame.finished if done.observation}
         if step not in seen:
-            raise BadInput(
-                f"step {step} has no observation; steps with one: {', '.join(map(str, seen)) or 'none yet'}"
-            )
+            raise BadInput(f"step {step} has no observation; steps with one: {', '.join(map(str, seen)) or 'none yet'}")
         text = str(seen[step])
         wanted = set(stems(query or ""))
         if not wanted:

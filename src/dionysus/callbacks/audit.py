@@ -26,9 +26,7 @@ class Audit:
             with path.open("a"):
                 path.chmod(0o600)
         except OSError as error:
-            raise BadInput(
-                f"cannot write the audit log {str(path)!r}: {error.strerror}; name another file"
-            ) from error
+            raise BadInput(f"cannot write the audit log {str(path)!r}: {error.strerror}; name another file") from error
 
     def step_callback(self, step: ActionStep | PlanningStep, agent: Any, frame: Frame) -> None:
         """One line for a plan or an action."""

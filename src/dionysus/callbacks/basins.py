@@ -31,8 +31,6 @@ def basin_activation_callback(
         activated = frame.effect("basins", activate)
         for basin in activated:
             log.info("basin %r activated: %.2f", basin["name"], basin["activation"])
-        shown = [
-            Finding("basin", f"{code(b['name'])} is active: {b['activation']:.2f}") for b in activated[:_SHOWN]
-        ]
+        shown = [Finding("basin", f"{code(b['name'])} is active: {b['activation']:.2f}") for b in activated[:_SHOWN]]
         if shown:
             step.observations = "\n".join([step.observations or "", *map(str, shown)]).strip()

@@ -26,9 +26,7 @@ def iwmt_coherence_callback(
     parts = ", ".join(f"{name} {score:.2f}" for name, score in value["components"].items())
     text = f"[IWMT] Coherence: {value['level']:.1%} ({parts}; {value['reason']})"
     if value["level"] < warning_below:
-        text += (
-            f"\nWARNING: coherence is below {warning_below:.0%}: change course – do not repeat what did not work."
-        )
+        text += f"\nWARNING: coherence is below {warning_below:.0%}: change course – do not repeat what did not work."
         log.warning("[IWMT] Coherence: %.1f%% – %s", 100 * value["level"], value["reason"])
     else:
         log.info("[IWMT] Coherence: %.1f%%", 100 * value["level"])

@@ -96,9 +96,7 @@ class MemoryPruning:
         """Fires before smolagents appends the step: what is cut now is a stub in the very next prompt."""
         if self._rule == "off":
             return
-        cuts = (
-            self._window_cuts(step, agent) if self._rule == "window" else self._see_once_cuts(step, agent, frame)
-        )
+        cuts = self._window_cuts(step, agent) if self._rule == "window" else self._see_once_cuts(step, agent, frame)
         if not cuts:
             return
         taken = frame.effect("pruned", lambda: [asdict(cut) for cut in cuts])

@@ -74,9 +74,7 @@ class CallbackRegistry:
         """Fires the ToolCall callbacks; what a frame's `on_tool` takes."""
         self._dispatch(ToolCall, frame.agent_name, frame, event, agent=None)
 
-    def _dispatch(
-        self, step_type: type, agent_name: str, frame: Frame | None, step: Any, agent: Any = None
-    ) -> None:
+    def _dispatch(self, step_type: type, agent_name: str, frame: Frame | None, step: Any, agent: Any = None) -> None:
         for entry in self._callbacks[step_type]:
             try:
                 entry.call(*(step, agent, frame)[: entry.arity])

@@ -251,9 +251,7 @@ class Frame:
                 for c in message.tool_calls or ()
             ],
         }
-        event = self._write(
-            "model_called", position, {**body, "answer": answer, "usage": _usage(usage)}, digest=digest
-        )
+        event = self._write("model_called", position, {**body, "answer": answer, "usage": _usage(usage)}, digest=digest)
         self._prompt, self._prompt_seq = prompt, event.seq
         self.usage += usage
         self.model_calls += 1
@@ -368,7 +366,5 @@ def _usage(usage: Usage) -> dict[str, Any]:
 def _text(content: Any) -> str | None:
     if content is None or isinstance(content, str):
         return content
-    parts = (
-        [p.get("text") or "" for p in content if isinstance(p, dict)] if isinstance(content, list) else [content]
-    )
+    parts = [p.get("text") or "" for p in content if isinstance(p, dict)] if isinstance(content, list) else [content]
     return "\n".join(map(str, parts))

@@ -26,9 +26,7 @@ _SHAPES = {
     "url-password": r"(?<=://)[^\s:/@]+:[^\s:/@]+(?=@)",
 }
 _SHAPE = re.compile("|".join(f"(?P<{name.replace('-', '_')}>{shape})" for name, shape in _SHAPES.items()))
-_HINT = re.compile(
-    r"sk-|gh[pousr]_|github_pat_|glpat-|AKIA|ASIA|AIza|xox|hf_|pypi-|npm_|[rs]k_|eyJ|PRIVATE KEY|://"
-)
+_HINT = re.compile(r"sk-|gh[pousr]_|github_pat_|glpat-|AKIA|ASIA|AIza|xox|hf_|pypi-|npm_|[rs]k_|eyJ|PRIVATE KEY|://")
 _SECRET_NAME = re.compile(r"(?i)(key|token|secret|passw|credential)")
 _PLACEHOLDER = re.compile(r"<secret:[a-z-]+:\d+>")
 _SHORTEST = 8

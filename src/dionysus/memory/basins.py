@@ -90,9 +90,7 @@ class Basins:
         faded = current_activation(basin, now)
         rested = 1 - (1 - basin.habituation) * _fade(basin, now)
         activation = faded + (1 - faded) * rested * (1 - math.exp(-strength))
-        self._mind.update_basin(
-            basin_id, activation=activation, habituation=rested * HABITUATION, activated_at=now
-        )
+        self._mind.update_basin(basin_id, activation=activation, habituation=rested * HABITUATION, activated_at=now)
         return Activation(basin_id=basin_id, name=basin.name, drive=strength, activation=activation)
 
     def activate_for(self, hits: "Sequence[Hit]") -> list[Activation]:

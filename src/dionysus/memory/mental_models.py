@@ -59,9 +59,7 @@ class Happened:
 class CoChange:
     """Which paths change together, learned commit by commit; judged on each commit before it is learned."""
 
-    last: dict[str, deque[frozenset[str]]] = field(
-        default_factory=lambda: defaultdict(lambda: deque(maxlen=_LAST))
-    )
+    last: dict[str, deque[frozenset[str]]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=_LAST)))
     held: int = 0
     failed: int = 0
 
@@ -158,11 +156,7 @@ class MentalModels:
                         continue
                     held = other in files
                     kind = "held" if held else "failed" if settled else "missing"
-                    what = (
-                        "and so did " + code(other)
-                        if held
-                        else f"{code(other)} did not{'' if settled else ' yet'}"
-                    )
+                    what = "and so did " + code(other) if held else f"{code(other)} did not{'' if settled else ' yet'}"
                     rate = f" (together in {times} of the last {of}{'' if held else rules.earned})"
                     found.append(Finding(kind, f"{code(path)} changed, {what}{where}{rate}"))
                     if settled:
@@ -173,9 +167,7 @@ class MentalModels:
 
     def _count(self, path: str, other: str, *, held: bool, before: tuple[int, int]) -> None:
         key = (path, other)
-        known = {
-            (m.subject, m.prediction): m for m in self._mind.mental_models(place=self._place, kind="together")
-        }
+        known = {(m.subject, m.prediction): m for m in self._mind.mental_models(place=self._place, kind="together")}
         model = known.get(key) or MentalModel(
             id=0,
             place=self._place,

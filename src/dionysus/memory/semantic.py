@@ -112,9 +112,7 @@ class SemanticMemory:
         least = 2 if len(wanted) > 2 else 1
         now = self._clock()
         hits = []
-        for memory, score, shared in self._mind.match(
-            wanted, kinds=kinds, place=place, limit=limit * 4 + len(without)
-        ):
+        for memory, score, shared in self._mind.match(wanted, kinds=kinds, place=place, limit=limit * 4 + len(without)):
             if shared >= least and memory.source not in without:
                 age_s = max(0.0, (now - memory.at).total_seconds())
                 hits.append(Hit(memory=memory, score=score * (0.6 + 0.4 * 0.5 ** (age_s / _HALF_LIFE_S))))

@@ -60,8 +60,7 @@ class HostedModel(OpenAIModel):
             content=content,
             tool_calls=message.tool_calls,
             raw=response,
-            token_usage=usage
-            and TokenUsage(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens),
+            token_usage=usage and TokenUsage(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens),
         )
 
 

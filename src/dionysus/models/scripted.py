@@ -52,9 +52,7 @@ class ScriptedModel(Model):
             raise BadInput(f"cannot read the script {str(path)!r}: {error}") from error
         if not isinstance(script, dict) or not set(script) <= _KEYS or not isinstance(script.get("actions"), list):
             raise BadInput(f"the script {str(path)!r} needs a list `actions`, and may have `plans` and `final`")
-        return cls(
-            script["actions"], **{k: script[k] for k in ("plans", "final") if k in script}, model_id="scripted"
-        )
+        return cls(script["actions"], **{k: script[k] for k in ("plans", "final") if k in script}, model_id="scripted")
 
     def generate(
         self,

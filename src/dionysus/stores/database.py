@@ -62,9 +62,7 @@ class Database:
         with self._mapped():
             if path is not None:
                 self._prepare(path)
-            self._connection = sqlite3.connect(
-                self.where, timeout=30, isolation_level=None, check_same_thread=False
-            )
+            self._connection = sqlite3.connect(self.where, timeout=30, isolation_level=None, check_same_thread=False)
             try:
                 self._configure()
                 self._migrate()
@@ -137,9 +135,7 @@ class Database:
         """Inserts a record whose fields are the table's columns; returns the row id."""
         names = [f.name for f in fields(record) if f.name not in leave_out]
         values = [self._column(getattr(record, name)) for name in names]
-        return self.write(
-            f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", values
-        )
+        return self.write(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", values)
 
     def record(self, kind: type[Record], row: sqlite3.Row) -> Record:
         """The record of a row whose columns are the record's fields."""

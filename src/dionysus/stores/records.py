@@ -40,9 +40,7 @@ class Records:
 
     def runs(self, status: Status | None = None) -> list[RunRecord]:
         """Runs, newest first."""
-        rows = self._db.rows(
-            "SELECT * FROM runs WHERE ?1 IS NULL OR status = ?1 ORDER BY started_at DESC", (status,)
-        )
+        rows = self._db.rows("SELECT * FROM runs WHERE ?1 IS NULL OR status = ?1 ORDER BY started_at DESC", (status,))
         return [self._db.record(RunRecord, row) for row in rows]
 
     # -- events ----------------------------------------------------------------------------------------

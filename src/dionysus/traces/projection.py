@@ -133,9 +133,7 @@ class Projection:
                 step_id = _step_id(event.body["trace"], f"action.{cut['step']}")
                 seen = self._records.step(step_id)
                 if seen is not None:
-                    pruned = Pruned(
-                        before_step=cut["before_step"], stub=cut["stub"], chars_saved=cut["chars_saved"]
-                    )
+                    pruned = Pruned(before_step=cut["before_step"], stub=cut["stub"], chars_saved=cut["chars_saved"])
                     self._records.save_step(replace(seen, pruned=pruned))
         elif name == "basins":
             at_step = int(event.body["step"].partition(".")[2])

@@ -15,9 +15,7 @@ def overview(full: FullTrace) -> str:
     lines = [*_head(trace), ""]
     for step in full.steps:
         lines.append(f"  {_label(step)}  {_summary(step)}")
-        lines += [
-            f"        callback failed: {f.callback}: {_last_line(f.traceback)}" for f in step.callback_failures
-        ]
+        lines += [f"        callback failed: {f.callback}: {_last_line(f.traceback)}" for f in step.callback_failures]
     if full.basins:
         lines += ["", "Basins activated"]
         lines += [f"  {b.strength:.2f}  {b.name}  (step {b.at_step})" for b in full.basins]

@@ -159,9 +159,7 @@ class ExecutionTraceService:
         if trace is None:
             matches = self._records.trace_ids(trace_id) if trace_id else []
             if len(matches) > 1:
-                raise BadInput(
-                    f"{len(matches)} traces begin with {trace_id!r}: {', '.join(matches[:5])}; write more"
-                )
+                raise BadInput(f"{len(matches)} traces begin with {trace_id!r}: {', '.join(matches[:5])}; write more")
             trace = self._require(matches[0] if matches else trace_id)
         return FullTrace(
             trace=trace,
@@ -183,9 +181,7 @@ class ExecutionTraceService:
         Args:
             before: (started_at, id) of the last trace of the page before.
         """
-        return self._records.traces(
-            agent_name=agent_name, status=status, run_id=run_id, before=before, limit=limit
-        )
+        return self._records.traces(agent_name=agent_name, status=status, run_id=run_id, before=before, limit=limit)
 
     def token_usage(self) -> list[TokenUsage]:
         """Sums per agent."""

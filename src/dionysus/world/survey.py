@@ -48,9 +48,7 @@ _NEEDS_NONE = re.compile(
 MARKER = re.compile(r"(?:#|//|/\*|--|<!--|;)\s*.{0,20}?\b(?P<text>(?:TODO|FIXME|XXX|HACK)\b.*)")
 _LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
-_RULES = re.compile(
-    r"(?i)^(agents|claude|contributing|copilot-instructions|\.cursorrules|gemini|conventions)(\.\w+)?$"
-)
+_RULES = re.compile(r"(?i)^(agents|claude|contributing|copilot-instructions|\.cursorrules|gemini|conventions)(\.\w+)?$")
 _IMPERATIVE = re.compile(
     r"(?i)^(always|never|do not|don't|avoid|prefer|keep|use|write|run|make sure|ensure|add|follow|be|put|no|test|"
     r"name|document|check|commit|return|raise|handle|only|one|every|each|all)\b"
@@ -133,9 +131,7 @@ def survey(root: Path, files: Mapping[str, int]) -> list[Finding]:
     Args:
         files: Path → size in bytes.
     """
-    texts = {
-        p: lines for p in files if is_source(p) or p.endswith(".md") if (lines := read_lines(root, p)) is not None
-    }
+    texts = {p: lines for p in files if is_source(p) or p.endswith(".md") if (lines := read_lines(root, p)) is not None}
     return [
         *_broken_links(root, {p: lines for p, lines in texts.items() if p.endswith(".md")}),
         *_left_markers(texts),

@@ -175,9 +175,7 @@ class View:
             if change.kind != "added" or not wants_test(path) or tests_of(path, self.snapshot.files, stems):
                 continue
             folder = PurePosixPath(path).parent
-            near = [
-                p for p in self.snapshot.files if p != path and wants_test(p) and PurePosixPath(p).parent == folder
-            ]
+            near = [p for p in self.snapshot.files if p != path and wants_test(p) and PurePosixPath(p).parent == folder]
             tested = [p for p in near if tests_of(p, self.snapshot.files, stems)]
             if len(near) > 1 and 2 * len(tested) >= len(near):
                 have = f"{len(tested)} of {len(near)} neighbours have one"
@@ -244,9 +242,7 @@ class View:
         ]
         hot.sort(key=lambda p: (-(fixed[p] + touched[p] / 4), p))
         over = f"in the last {len(newest)} commits"
-        return [
-            Finding("risk", f"{code(p)}: {fixed[p]} fixes among its {touched[p]} changes {over}") for p in hot[:3]
-        ]
+        return [Finding("risk", f"{code(p)}: {fixed[p]} fixes among its {touched[p]} changes {over}") for p in hot[:3]]
 
     # -- what changed ----------------------------------------------------------------------------------
 
@@ -348,9 +344,7 @@ class View:
         alone = len({c.author for c in mine}) == 1
         who = "" if alone else f"; {quoted(author, 40)} wrote {wrote}"
         churn = [p for p, _ in Counter(f for c in self.history[:_RECENT] for f in c.files).most_common()]
-        rank = (
-            f"; rank {churn.index(path) + 1} of {len(churn)} in churn" if path in churn and len(churn) > 9 else ""
-        )
+        rank = f"; rank {churn.index(path) + 1} of {len(churn)} in churn" if path in churn and len(churn) > 9 else ""
         last = f"last {_day(mine[0].at)} ({quoted(mine[0].subject, 60)})"
         found = [Finding("spot", f"{code(path)}: {plural(len(mine), 'commit')}{fixed}, {last}{who}{rank}")]
         small = [c for c in mine if len(c.files) <= _SMALL]
@@ -365,9 +359,7 @@ class View:
         if shared:
             found.append(Finding("theme", f"its commits speak of {', '.join(shared)}"))
         found += self._origin(path)
-        found += [
-            Finding("fix", f"{_day(c.at)} {c.sha} {quoted(c.subject, 80)} ({code(path)})") for c in fixes[:2]
-        ]
+        found += [Finding("fix", f"{_day(c.at)} {c.sha} {quoted(c.subject, 80)} ({code(path)})") for c in fixes[:2]]
         return found
 
     def _origin(self, path: str) -> list[Finding]:
