@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dionysus.models.reflex import Reflex
 from smolagents import ActionStep, PlanningStep
 
 from conftest import START, Clock, Repository
 from dionysus import Runtime, Settings
+from dionysus.models.reflex import Reflex
 from dionysus.runtime import BeatReport
 from openai_server import openai_server
 
