@@ -174,13 +174,9 @@ def see_once() -> CallbackRegistry:
 
 
 def observation(prompt: Any, page: int) -> str:
-    return next(
-        part["text"]
-        for message in prompt
-        for part in message.content
-        if part["text"].startswith("Observation:\n")
-        and (f"page {page}\n" in part["text"] or f"({page})]" in part["text"])
-    )
+    texts = [str(part["text"]) for message in prompt for part in message.content]
+    seen = [text for text in texts if text.startswith("Observation:\n")]
+    return next(text for text in seen if f"page {page}\n" in text or f"({page})]" in text)
 
 
 def test_an_observation_is_whole_once_and_then_a_stub(frame: Frame, traces: ExecutionTraceService) -> None:

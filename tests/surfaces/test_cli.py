@@ -4,37 +4,46 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conftest import Repository
 
 
-def dionysus(*arguments: str, cwd: Path, stdin: bytes | None = None, **environment: str) -> Any:
+@dataclass(frozen=True)
+class Done:
+    """What a command left."""
+
+    returncode: int
+    out: str
+    err: str
+
+
+def dionysus(*arguments: str, cwd: Path, stdin: bytes | None = None, environment: dict[str, str] | None = None) -> Done:
     """Runs the command; a traceback fails the test."""
     done = subprocess.run(
         [sys.executable, "-m", "dionysus", *arguments],
         cwd=cwd,
         input=stdin,
         capture_output=True,
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
         timeout=120,
         check=False,
     )
-    done.out, done.err = done.stdout.decode(), done.stderr.decode()
-    assert "Traceback" not in done.err + done.out, done.err
-    return done
+    out, err = done.stdout.decode(), done.stderr.decode()
+    assert "Traceback" not in err + out, err
+    return Done(done.returncode, out, err)
 
 
-def one_line(done: Any) -> str:
+def one_line(done: Done) -> str:
     """The single line of an error."""
     lines = done.err.strip().splitlines()
     assert len(lines) == 1, done.err
     assert lines[0].startswith("dionysus: ")
     assert done.returncode not in (0, 1)
-    return str(lines[0])
+    return lines[0]
 
 
 def test_a_day_of_beats(repository: Repository) -> None:
@@ -88,7 +97,7 @@ def test_goals_from_the_command_line(tmp_path: Path) -> None:
 
 
 def test_doctor_says_what_would_be_used(tmp_path: Path) -> None:
-    done = dionysus("doctor", cwd=tmp_path, OPENAI_API_KEY="sk-not-a-real-key")
+    done = dionysus("doctor", cwd=tmp_path, environment={"OPENAI_API_KEY": "sk-not-a-real-key"})
     assert done.returncode == 0
     assert "model reflex: rules, not an LLM" in done.out
     assert "money is not spent unasked" in done.out
@@ -133,7 +142,7 @@ def test_bad_input_is_one_line_that_says_what_to_do(tmp_path: Path, arguments: l
     [("AGENT_MEMORY_WINDOW", "three"), ("DIONYSUS_PRUNING", "maybe"), ("DIONYSUS_COHERENCE", "?")],
 )
 def test_wrong_settings_name_themselves(tmp_path: Path, name: str, value: str) -> None:
-    assert name in one_line(dionysus("beat", cwd=tmp_path, **{name: value}))
+    assert name in one_line(dionysus("beat", cwd=tmp_path, environment={name: value}))
 
 
 @pytest.mark.parametrize(("raw", "says"), [(b"a\0b", "NUL"), (b"caf\xe9", "UTF-8"), (b"x" * 200_000, "200,000")])

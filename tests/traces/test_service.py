@@ -54,7 +54,8 @@ def test_wrong_verbs_are_refused(traces: ExecutionTraceService) -> None:
 
 def test_pages_go_on_while_new_traces_are_written(traces: ExecutionTraceService) -> None:
     ids = [traces.create_trace("mine", f"run-{i:02}") for i in range(25)]
-    seen, before = [], None
+    seen: list[str] = []
+    before = None
     while page := traces.list_traces(limit=7, before=before):
         traces.create_trace("late", f"late-{len(seen)}")
         seen += [t.id for t in page]

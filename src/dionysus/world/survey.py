@@ -46,7 +46,7 @@ _NEEDS_NONE = re.compile(
     r"|(^|/)(docs?|examples?|scripts?|benchmarks?|migrations|vendor|third_party|\.[^/]+)/"
 )
 MARKER = re.compile(r"(?:#|//|/\*|--|<!--|;)\s*.{0,20}?\b(?P<text>(?:TODO|FIXME|XXX|HACK)\b.*)")
-_LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
+_LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^()\s<>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
 _RULES = re.compile(r"(?i)^(agents|claude|contributing|copilot-instructions|\.cursorrules|gemini|conventions)(\.\w+)?$")
 _IMPERATIVE = re.compile(
@@ -172,16 +172,16 @@ def _broken_links(root: Path, documents: Mapping[str, list[str]]) -> list[Findin
             if not (root / path).parent.joinpath(plain).exists():
                 text = f"{code(path)} links to {code(plain)}, which does not exist"
                 found.append(Finding("broken", text))
-    return _first(found, "broken", "further links that lead nowhere")
+    return _first(found, "further links that lead nowhere")
 
 
 def _left_markers(texts: Mapping[str, list[str]]) -> list[Finding]:
     found = [
-        Finding("marker", f"{code(path)} line {number}: {quoted(text, 80)}")
+        Finding("left", f"{code(path)} line {number}: {quoted(text, 80)}")
         for path, lines in sorted(texts.items())
         for number, text in markers(path, lines)
     ]
-    return _first(found, "marker", "further markers")
+    return _first(found, "further markers")
 
 
 def _untested(root: Path, files: Mapping[str, int], texts: Mapping[str, list[str]]) -> list[Finding]:
@@ -211,6 +211,6 @@ def _large(lines: Mapping[str, int]) -> list[Finding]:
     return [Finding("large", f"{code(order[0])} has {lines[order[0]]:,} lines{rest}")]
 
 
-def _first(found: list[Finding], kind: str, what: str) -> list[Finding]:
+def _first(found: list[Finding], what: str) -> list[Finding]:
     more = len(found) - _LISTED
     return [*found[:_LISTED], *([Finding("more", f"{more} {what}")] if more > 0 else [])]

@@ -30,6 +30,7 @@ KINDS: dict[str, Kind] = {
     "run": Kind("runs", 4.5, "Look at the run that failed: dionysus traces show {0}"),
     "quiet": Kind("expected", 4.0, "Check that this copy is current: it has been quiet for unusually long"),
     "untested": Kind("place", 3.5, "Write a test for {0}"),
+    "left": Kind("place", 3.0, "Settle the marker in {0}"),
     "risk": Kind("place", 2.5, "Read {0} closely: fixes keep coming back to it"),
     "large": Kind("place", 2.4, "Look for the second idea in {0}: it is by far the largest file"),
     "nogoal": Kind("goals", 1.0, 'Say what is wanted here: dionysus goals add "…"'),
