@@ -14,14 +14,14 @@ test: .venv/.dev
 	@$(BIN)/pytest -q
 
 check: .venv/.dev
-	$(BIN)/ruff format --check src tests examples
-	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples scripts benchmarks
+	$(BIN)/ruff check src tests examples scripts benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: .venv/.dev
-	$(BIN)/ruff format src tests examples
-	$(BIN)/ruff check --fix src tests examples
+	$(BIN)/ruff format src tests examples scripts benchmarks
+	$(BIN)/ruff check --fix src tests examples scripts benchmarks
 
 .venv/bin/python:
 ifdef UV

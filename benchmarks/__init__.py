@@ -1,0 +1,1 @@
+"""Benchmarks of Dionysus: `python -m benchmarks NAME [--json FILE]`. Only their figures are quoted in the docs."""

@@ -1,0 +1,51 @@
+"""Runs one benchmark and writes its figures as JSON, with machine, commit and seed."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks import beat
+
+BENCHMARKS = {"beat": beat}
+
+
+def main() -> None:
+    """Parses, runs, prints."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("name", choices=sorted(BENCHMARKS))
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--short", action="store_true", help="a minute at most")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--data", type=Path, help="beat: a folder to look at instead of made-up files")
+    chosen = parser.parse_args()
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    figures = {
+        "benchmark": chosen.name,
+        "commit": _commit(),
+        "machine": f"{machine}, Python {platform.python_version()}",
+        "seed": chosen.seed,
+        **BENCHMARKS[chosen.name].run(short=chosen.short, seed=chosen.seed, data=chosen.data),
+    }
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if chosen.json:
+        chosen.json.write_text(text + "\n")
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

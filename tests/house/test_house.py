@@ -1,0 +1,122 @@
+"""The house: public names, docs that run, examples that run, extras that stay optional."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import dionysus
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
+
+
+def run(*command: str, cwd: Path) -> str:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_public_names_are_all_there() -> None:
+    assert sorted(dionysus.__all__) == sorted(dionysus._WHERE)
+    for name in dionysus.__all__:
+        assert getattr(dionysus, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        dionysus.nonsense  # noqa: B018
+
+
+def test_the_version_is_the_projects() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == dionysus.__version__
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
+def test_examples_run_and_are_short(example: Path, tmp_path: Path) -> None:
+    assert len(example.read_text().splitlines()) < 60
+    assert run(sys.executable, str(example), cwd=tmp_path)
+
+
+def blocks() -> list[tuple[str, str]]:
+    found = []
+    for path in DOCS:
+        for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.S)):
+            found.append((f"{path.name}:{number}", block))
+    return found
+
+
+@pytest.mark.parametrize(("name", "block"), blocks(), ids=[name for name, _ in blocks()])
+def test_python_blocks_of_the_docs_run(name: str, block: str, tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    assert run(sys.executable, "-c", block, cwd=tmp_path)
+
+
+def test_commands_of_the_docs_exist() -> None:
+    helps: dict[tuple[str, ...], str] = {}
+    for path in DOCS:
+        for line in re.findall(r"^ {4}(?:\.venv/bin/)?dionysus (.+)$", path.read_text(), re.M):
+            words = line.split("#")[0].split()
+            command = tuple(w for w in words[:2] if re.fullmatch(r"[a-z]+", w))
+            if command not in helps:
+                helps[command] = run(sys.executable, "-m", "dionysus", *command, "--help", cwd=ROOT)
+            for option in re.findall(r"(?<= )--[a-z-]+", line.split("#")[0]):
+                assert option in helps[command], f"{path.name}: {line}"
+
+
+def test_links_of_the_docs_lead_somewhere() -> None:
+    for path in [*DOCS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
+        for target in re.findall(r"\]\(([^)#:\s]+)\)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_settings_page_is_the_settings() -> None:
+    page = run(sys.executable, "-c", "import settings_page; print(settings_page.page(), end='')", cwd=ROOT / "scripts")
+    assert (ROOT / "docs/settings.md").read_text() == page, "run: python scripts/settings_page.py"
+
+
+def test_spec_names_tests_and_files_that_exist() -> None:
+    text = (ROOT / "docs/spec.md").read_text()
+    for path in re.findall(r"`((?:src|tests|docs|examples|scripts)/[\w./]+\.\w+)", text):
+        assert (ROOT / path).exists(), path
+    for path, name in re.findall(r"`(tests/[\w./]+\.py)::(\w+)`", text):
+        tree = ast.parse((ROOT / path).read_text())
+        assert name in {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}, name
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    for path in (ROOT / "src").rglob("*.py"):
+        assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+WITHOUT = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {extras!r}:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Absent())
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name in {extras!r} else find(name, package)
+sys.argv = ["dionysus", {command}]
+from dionysus.cli import main
+main()
+"""
+
+
+def test_a_beat_needs_no_extra(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("x = 1\n")
+    code = WITHOUT.format(extras=["openai"], command="'beat', '-q'")
+    assert "Beat 1" in run(sys.executable, "-c", code, cwd=tmp_path)
+
+
+def test_a_missing_extra_says_how_to_get_it(tmp_path: Path) -> None:
+    code = WITHOUT.format(extras=["openai"], command="'beat', '--model', 'openai:x'")
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ, check=False
+    )
+    assert done.returncode == 1
+    assert "pip install 'dionysus-agents[openai]'" in done.stderr
