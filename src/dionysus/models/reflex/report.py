@@ -26,9 +26,10 @@ SECTIONS = (
 )
 """(section, its title, lines shown at most)"""
 _ORDER = (
-    "dangling", "rewritten", "modified", "added", "removed", "marker", "more", "broken", "left", "risk", "untested",
-    "place", "large", "commits", "recent", "commit", "unreadable", "reached", "due", "goal", "done", "missing", "failed", "gap",
-    "held", "quiet", "open", "expect", "learned", "model", "origin", "memory", "spot", "fresh", "fix", "with", "theme",
+    "dangling", "rewritten", "modified", "added", "removed", "marker", "more", "broken", "left", "risk",
+    "untested", "place", "large", "commits", "recent", "commit", "unreadable", "reached", "due", "goal",
+    "done", "missing", "failed", "gap", "held", "quiet", "open", "expect", "learned", "model", "origin",
+    "memory", "spot", "fresh", "fix", "with", "theme",
 )  # fmt: skip
 """Reading order within a section."""
 _SIGN = {
