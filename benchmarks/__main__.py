@@ -5,7 +5,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from pathlib import Path
 
 from benchmarks import beat
@@ -48,4 +47,4 @@ def _commit() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

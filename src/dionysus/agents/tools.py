@@ -157,7 +157,7 @@ class QueryWisdomGraph(_BeatTool):
         s = self.senses
         s.memory.learn_principles(s.place, s.view.principles())
         found = []
-        for hit in s.memory.recall(topic, kinds=("principle",), place=s.place, limit=2):
+        for hit in s.memory.recall(topic, kinds=("principle",), place=s.place, limit=2, least=1):
             rule, _, path = hit.memory.text.rpartition(" | ")
             found.append(Finding("principle", f"{quoted(rule, 200)} ({code(path)})"))
         found += s.models.about(topic)

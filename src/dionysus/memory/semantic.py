@@ -99,6 +99,7 @@ class SemanticMemory:
         kinds: Sequence[str] = (),
         place: str | None = None,
         limit: int = 5,
+        least: int | None = None,
         without: Collection[str] = (),
     ) -> list[Hit]:
         """The memories nearest to `query`, best first.
@@ -106,14 +107,15 @@ class SemanticMemory:
         Args:
             kinds: Only these; empty: all.
             place: Only of this place, or of none.
+            least: Words of the query that a hit must share; by default two, one for queries of one or two words.
             without: Sources to leave out.
         """
         wanted = list(dict.fromkeys(stems(query)))
-        least = 2 if len(wanted) > 2 else 1
+        needed = least or (2 if len(wanted) > 2 else 1)
         now = self._clock()
         hits = []
         for memory, score, shared in self._mind.match(wanted, kinds=kinds, place=place, limit=limit * 4 + len(without)):
-            if shared >= least and memory.source not in without:
+            if shared >= needed and memory.source not in without:
                 age_s = max(0.0, (now - memory.at).total_seconds())
                 hits.append(Hit(memory=memory, score=score * (0.6 + 0.4 * 0.5 ** (age_s / _HALF_LIFE_S))))
         hits.sort(key=lambda hit: (-hit.score, -hit.memory.at.timestamp(), hit.memory.id))
