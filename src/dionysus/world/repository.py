@@ -163,7 +163,9 @@ class Repository:
         counts: dict[str, int] = {}
         for first, number in old_lines:
             last = max(1, first) + max(1, number) - 1
-            out = self._text("blame", "-s", "--abbrev=8", "-L", f"{max(1, first)},{last}", base, "--", path)
+            out = self._text(
+                "blame", "--no-textconv", "-s", "--abbrev=8", "-L", f"{max(1, first)},{last}", base, "--", path
+            )
             for sha in re.findall(r"^\^?([0-9a-f]{8,40}) ", out, re.M):
                 counts[sha[:8]] = counts.get(sha[:8], 0) + 1
         return counts

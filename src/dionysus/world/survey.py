@@ -45,7 +45,7 @@ _NEEDS_NONE = re.compile(
     r"(^|/)(_[^/]*|conftest|setup|conf|index|main|mod|lib|version|constants|types|settings)\.\w+$"
     r"|(^|/)(docs?|examples?|scripts?|benchmarks?|migrations|vendor|third_party|\.[^/]+)/"
 )
-MARKER = re.compile(r"(?:#|//|/\*|--|<!--|;)\s*.{0,20}?\b(?P<text>(?:TODO|FIXME|XXX|HACK)\b.*)")
+MARKER = re.compile(r"(?:#|//|/\*|--|<!--|;)\s*[^#/\n]{0,20}?\b(?P<word>TODO|FIXME|XXX|HACK)\b")
 _LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^()\s<>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
 _RULES = re.compile(r"(?i)^(agents|claude|contributing|copilot-instructions|\.cursorrules|gemini|conventions)(\.\w+)?$")
@@ -88,8 +88,9 @@ def markers(path: str, lines: Iterable[str]) -> list[tuple[int, str]]:
         return []
     found = []
     for number, line in enumerate(lines, 1):
-        if len(line) < 1000 and (match := MARKER.search(line)) and not _in_string(line, match.start()):
-            found.append((number, match["text"].strip().rstrip("*/->").strip()))
+        if len(line) < 1000:
+            said = [line[m.start("word") :] for m in MARKER.finditer(line) if not _in_string(line, m.start())]
+            found += [(number, text.strip().rstrip("*/->").strip()) for text in said[:1]]
     return found
 
 

@@ -52,10 +52,9 @@ class World:
             if not self.root.is_dir():
                 raise WatchError(f"cannot watch {str(watch)!r}: it is not a folder; name a folder with --watch")
             next(self.root.iterdir(), None)
-        except OSError as error:
-            raise WatchError(
-                f"cannot watch {str(watch)!r}: {error.strerror or error}; name a readable folder with --watch"
-            ) from error
+        except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+            why = getattr(error, "strerror", None) or error
+            raise WatchError(f"cannot watch {str(watch)!r}: {why}; name a readable folder with --watch") from error
         self._repository = Repository.open(self.root) if git else None
         inside = [p.expanduser().absolute() for p in skip]
         self._skip = [p.relative_to(self.root).as_posix() for p in inside if p.is_relative_to(self.root)]
