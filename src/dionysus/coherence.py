@@ -2,7 +2,7 @@
 
 An integrity monitor in the spirit of IWMT (Safron 2020, doi 10.3389/frai.2020.00030: models with spatial, temporal
 and causal coherence). It notices loops, errors and observations that do not belong to the actions; it does not
-predict success. Figures on what each part detects are in docs/coherence.md.
+predict success.
 """
 
 import math

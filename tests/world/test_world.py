@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -224,11 +226,36 @@ def test_what_cannot_be_watched_says_why(tmp_path: Path) -> None:
         World(tmp_path / "loop")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything; run the tests as another user")
-def test_an_unreadable_folder_says_so(tmp_path: Path) -> None:
-    (tmp_path / "x").mkdir(mode=0)
-    with pytest.raises(WatchError, match="Permission denied"):
-        World(tmp_path / "x")
+@contextmanager
+def unprivileged(path: Path) -> Iterator[Path]:
+    """A folder below `path` that others than root may enter; meanwhile this process is not root."""
+    for folder in [path, *path.parents]:
+        if folder.owner() == "root" and os.geteuid() == 0 and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield path
+    finally:
+        os.seteuid(user)
+
+
+def test_what_may_not_be_read_is_said(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open/secret.txt").write_text("x")
+    (tmp_path / "open/plain.txt").write_text("x")
+    before = look(tmp_path / "open", git=False)
+    (tmp_path / "open/secret.txt").chmod(0)
+    with unprivileged(tmp_path):
+        with pytest.raises(WatchError, match="Permission denied"):
+            World(tmp_path / "closed")
+        first = look(tmp_path / "open", git=False)
+        later = look(tmp_path / "open", before, later=HOUR, git=False)
+        assert texts(first.observe(), "unreadable") == ["1 file cannot be read: `secret.txt`"]
+        assert later.reasons() == []  # what cannot be read is not taken for removed
+    (tmp_path / "closed").chmod(0o700)
 
 
 @pytest.mark.parametrize("spoil", ["empty", "garbage", "no HEAD"])
