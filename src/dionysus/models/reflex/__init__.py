@@ -1,62 +1,66 @@
-"""`reflex`, System 1: a production system that stands in for an LLM. It is none, and says so.
+"""`reflex`, System 1: rules that stand in for an LLM – from what is in the transcript to the next tool call.
 
-It looks only at the transcript and the offered tools, knows tools by what they are for, never particular inputs, and
-writes nothing that is not in a tool's result or in its tables. `scene` reads a transcript, `rules` choose the next
-action, `report` ranks what to do next and writes the answer.
+It is not an LLM and says so. It knows tools and roles, never particular inputs; it uses no network, no tokens, no
+chance, so the same transcript always brings the same answer. `scene` reads the transcript, `focus` says what it is
+about, `rules` decides and plans, `report` ranks what to do next and writes the answer.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
-from smolagents import ChatMessage, Model
+from smolagents import ChatMessage, Model, Tool
 from smolagents.models import ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole, TokenUsage
 
 from dionysus.models.reflex.report import report
-from dionysus.models.reflex.rules import decide, plan
-from dionysus.models.reflex.scene import kept_lines, read
+from dionysus.models.reflex.rules import Action, decide, plan, thought
+from dionysus.models.reflex.scene import Offered, offered_in, read
 
-MODEL_ID = "reflex (rules, not an LLM)"
+__all__ = ["Reflex"]
+
+_END_OF_PLAN = "<end_plan>"
 
 
 class Reflex(Model):
-    """Answers the prompts of smolagents' loop by rules.
+    """Answers the prompts of a smolagents `ToolCallingAgent` by rules.
 
-    Which prompt it faces is told by what is asked for: tools offered → an action; the stop sequence of a plan → a
-    plan; neither → the report, as after the last allowed step.
+    What is asked for tells which prompt it is: tools are offered – an action; `<end_plan>` is a stop sequence – a
+    plan; neither – the steps are used up, and the report is due.
     """
 
-    is_reflex = True
-    free = True
     spec = "reflex"
+    free = True
+    is_reflex = True
 
     def __init__(self) -> None:
-        super().__init__(model_id=MODEL_ID)
+        super().__init__(model_id="reflex (rules, not an LLM)")
 
     def generate(
         self,
-        messages: list[ChatMessage],
-        stop_sequences: list[str] | None = None,
+        messages: Sequence[Any],
+        stop_sequences: Sequence[str] | None = None,
         response_format: dict[str, str] | None = None,
-        tools_to_call_from: list[Any] | None = None,
+        tools_to_call_from: Sequence[Tool] | None = None,
         **kwargs: Any,
     ) -> ChatMessage:
-        """The next action, plan or report; no tokens."""
+        """An action with its thought, a plan, or a report.
+
+        Args:
+            messages: The transcript, as smolagents hands it to a model.
+            stop_sequences: Looked at for `<end_plan>` only: nothing is generated that would have to be stopped.
+            response_format: Passed over, as are further arguments.
+        """
         if tools_to_call_from:
-            scene = read(messages, {tool.name: tool for tool in tools_to_call_from})
+            scene = read(messages, [Offered.of(tool) for tool in tools_to_call_from])
             action = decide(scene)
-            call = ChatMessageToolCall(
-                id=f"call_{len(scene.called) + 1}",
-                type="function",
-                function=ChatMessageToolCallFunction(name=action.tool, arguments=action.arguments),
-            )
-            thought = "\n".join([action.thought, *kept_lines(scene)])
-            return _say(thought, [call])
-        if "<end_plan>" in (stop_sequences or ()):
-            return _say(plan(messages))
-        return _say(report(read(messages, {})))
+            return _say(thought(scene, action), action, number=scene.steps + 1)
+        if _END_OF_PLAN in (stop_sequences or ()):
+            return _say(plan(read(messages, offered_in(messages))))
+        return _say(report(read(messages)))
 
 
-def _say(text: str, calls: list[ChatMessageToolCall] | None = None) -> ChatMessage:
+def _say(text: str, action: Action | None = None, *, number: int = 0) -> ChatMessage:
+    calls = None
+    if action is not None:
+        called = ChatMessageToolCallFunction(name=action.tool, arguments=action.arguments)
+        calls = [ChatMessageToolCall(id=f"call_{number}", type="function", function=called)]
     return ChatMessage(role=MessageRole.ASSISTANT, content=text, tool_calls=calls, token_usage=TokenUsage(0, 0))
-
-
-__all__ = ["Reflex"]

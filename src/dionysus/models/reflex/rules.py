@@ -1,27 +1,39 @@
-"""The rules, and the plan that they amount to. The first rule that fits fires.
+"""What to do: the rules in their order, the first that fits is followed; a plan is the rules played forward.
 
-A rule names a tool and a function of the scene that gives its arguments, or None where the rule does not fit. Before
-the rules: the last action is the answer; and a tool outside the table that fits the task and takes at most one text.
+A rule is a tool, a thought, and a function that gives the tool's arguments – or None where the rule does not fit.
 """
 
 import re
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-from dionysus.findings import plural
-from dionysus.models.reflex.kinds import section_of, weight_of
-from dionysus.models.reflex.report import cut, ranked, report
-from dionysus.models.reflex.scene import Scene, read, text_of
-from dionysus.words import words
+from dionysus.models.reflex.focus import recall_query, telling_words, topics, wisdom_topic
+from dionysus.models.reflex.layout import shorten
+from dionysus.models.reflex.report import needed, next_actions, report
+from dionysus.models.reflex.scene import Offered, Scene
+from dionysus.words import stems
 
 Arguments = dict[str, Any]
+
+_PLANNED = 3
+"""Actions that a plan names."""
+_ROOM_FOR_THE_END = 3
+"""Actions kept for synthesis, capture and answer."""
+_REFLECTIONS = 2
+_INFORMATION_CHARS = 8000
+_LINE_CHARS = 110
+_INTENTION_CHARS = 200
+_ANY_CHANGE = "tests documentation changes"
+"""What the rules of a place are asked about where nothing else is left to ask."""
+_TOUCHED_GOAL = re.compile(r"goal (\d+)\b.*?(touched by `[^`]*`(?: \([^)]*\))?)")
+_REACHED_GOAL = re.compile(r"goal (\d+) is reached: (.*? says so)")
+_TASK_TALK = frozenset(stems("use the tools and finish with final answer within actions tool"))
 
 
 @dataclass(frozen=True)
 class Action:
-    """What to do next, and why."""
+    """A tool call, and why."""
 
     tool: str
     arguments: Arguments
@@ -30,193 +42,229 @@ class Action:
 
 @dataclass(frozen=True)
 class Rule:
-    """Condition and arguments in one: None means that the rule does not fit."""
+    """When this tool is the next one."""
 
     tool: str
-    arguments: Callable[[Scene], Arguments | None]
     thought: str
+    arguments: Callable[[Scene], Arguments | None]
+    """What to call it with; None: the rule does not fit."""
 
 
-def decide(scene: Scene) -> Action:
-    """The next action."""
-    if scene.left > 1 and (found := _fitting_tool(scene)):
-        return Action(found[0], found[1], "This tool fits the task best.")
-    if scene.left <= 1 and scene.can("final_answer"):
-        return Action("final_answer", {"answer": report(scene)}, "The last action is for the answer.")
-    for rule in RULES:
-        if not scene.can(rule.tool):
-            continue
-        arguments = rule.arguments(scene)
-        if arguments is not None and (rule.tool == "final_answer" or arguments not in scene.did(rule.tool)):
-            return Action(rule.tool, arguments, rule.thought)
-    return Action("final_answer", {"answer": report(scene)}, "Nothing else can be done.")
+def observe(scene: Scene) -> Arguments | None:
+    return None if scene.did("observe_environment") else {}
 
 
-def plan(messages: Sequence[Any]) -> str:
-    """Up to four next tools, with what is known that matters most; from a prompt without tools."""
-    text = "\n".join(text_of(m) for m in messages)
-    offered = dict.fromkeys(re.findall(r"^\s*- (\w+): ", text, re.M))
-    scene = read(messages, offered)
-    done = list(dict.fromkeys(name for name, _ in scene.called))
-    known = RULE_TOOLS
-    todo = [t for t in offered if t not in known and t not in done and t != "recall_observation"][:2]
-    todo += [t for t in known if t in offered and t not in done and t not in ("final_answer", "update_goal")]
-    if _goal_to_update(scene) and "update_goal" in offered:
-        todo.insert(0, "update_goal")
-    todo = todo[:3]
-    if len(todo) < 3 and "final_answer" in offered:
-        todo.append("final_answer")
-    best = next(iter(ranked(scene)), None)
-    lines = [f"Known: {cut(best.line.text, 100)}"] if best else []
-    lines += [f"Done: {', '.join(done)}."] if done else []
-    return "\n".join(lines + [f"{i}. {tool}" for i, tool in enumerate(todo, 1)])
+def answer_when_idle(scene: Scene) -> Arguments | None:
+    return {"answer": report(scene)} if scene.idle else None
 
 
-# -- what the rules look at ---------------------------------------------------------------------------
+def list_goals(scene: Scene) -> Arguments | None:
+    return None if scene.did("list_goals") else {}
 
 
-def focus(scene: Scene) -> list[str]:
-    """Paths, the most telling first: those that call for action, then those that changed, then the frequent."""
-    score: Counter[str] = Counter()
-    for line in scene.seen:
-        if section_of(line.kind) not in ("changed", "place", "expected", "goals", "told"):
-            continue
-        for position, name in enumerate(line.finding.identifiers):
-            if _is_path(name):
-                gain = 0.3 + weight_of(line.kind) / 3
-                gain += 3 * (line.kind in ("modified", "added")) + 5 * ("touched by" in line.text)
-                score[name] += gain / (1 + position)  # type: ignore[assignment]  # a Counter of floats
-    return [name for name, _ in score.most_common()]
+def recall(scene: Scene) -> Arguments | None:
+    return None if scene.did("semantic_recall") else {"query": recall_query(scene)}
 
 
-def _is_path(name: str) -> bool:
-    return ("/" in name or "." in name) and " " not in name
+def revise(scene: Scene) -> Arguments | None:
+    return None if scene.did("revise_mental_model") else {}
 
 
-def _names(scene: Scene) -> list[str]:
-    """Telling words where there are no further paths: functions and classes that changed, then frequent words."""
-    found = [n for line in scene.of("modified", "added", "dangling") for n in line.finding.identifiers]
-    counted = Counter(w for line in scene.of("recent", "commit", "memory", "note", "due") for w in words(line.text))
-    frequent = [w for w, n in counted.most_common(8) if w.isalpha() and len(w) > 3]
-    stems = [re.split(r"[./]", path.rpartition("/")[2])[0] for path in focus(scene)[:4]]
-    return [n for n in dict.fromkeys([*found, *frequent, *stems]) if n and not _is_path(n)]
+def reflect(scene: Scene) -> Arguments | None:
+    return None if scene.did("reflect_on_topic") else _reflection(scene)
 
 
-def _new_topic(scene: Scene) -> str | None:
-    done = {a.get("topic") for a in scene.did("reflect_on_topic") if isinstance(a, Mapping)}
-    return next((topic for topic in [*focus(scene), *_names(scene)] if topic not in done), None)
+def ask_wisdom(scene: Scene) -> Arguments | None:
+    return None if scene.did("query_wisdom_graph") else {"topic": wisdom_topic(scene)}
 
 
-def _query(scene: Scene) -> str:
-    """Words of notes and due goals; else what changed; else where most points."""
-    told = [line.text.partition(": ")[2] for line in scene.of("note", "due")[:2]]
-    if told:
-        return " ".join(told)[:300]
-    changed = [n for line in scene.of("modified", "added", "commit")[:3] for n in line.finding.identifiers]
-    paths = focus(scene)[:2]
-    return " ".join(dict.fromkeys([*paths, *changed])) or " ".join(_names(scene)[:3]) or scene.question
-
-
-def _goal_to_update(scene: Scene) -> Arguments | None:
-    """A goal that was reached or touched and not yet noted."""
-    noted = {a.get("goal_id") for a in scene.did("update_goal") if isinstance(a, Mapping)}
-    for line in scene.of("reached", "goal"):
-        number = re.match(r"goal (\d+)", line.text)
-        if number is None or int(number[1]) in noted:
-            continue
-        if line.kind == "reached":
-            by = line.finding.identifiers[0] if line.finding.identifiers else "what was said"
-            return {"goal_id": int(number[1]), "progress": f"reached by {by}", "status": "done"}
-        if (touch := re.search(r"touched by [^)]*\)", line.text)) and "not touched" not in line.text:
-            return {"goal_id": int(number[1]), "progress": touch[0].replace("`", "")}
+def close_reached_goal(scene: Scene) -> Arguments | None:
+    """A goal that a commit or a note says is done."""
+    for e in scene.of("reached"):
+        said = _REACHED_GOAL.match(e.text)
+        if said and scene.left > 2 and not _is_updated(scene, int(said[1])):
+            return {"goal_id": int(said[1]), "progress": said[2].replace("`", ""), "status": "done"}
     return None
 
 
-def _once(tool: str, arguments: Callable[[Scene], Arguments | None]) -> Callable[[Scene], Arguments | None]:
-    return lambda scene: None if scene.did(tool) else arguments(scene)
-
-
-def _answer_if_idle(scene: Scene) -> Arguments | None:
-    return {"answer": report(scene)} if scene.of("idle") else None
-
-
-def _reflect(scene: Scene) -> Arguments | None:
-    topic = _new_topic(scene)
-    return {"topic": topic} if topic else None
-
-
-def _reflect_again(scene: Scene) -> Arguments | None:
-    if scene.left <= 3 or len(scene.did("reflect_on_topic")) >= 2 or scene.did("update_goal"):
+def note_touched_goal(scene: Scene) -> Arguments | None:
+    """A goal that a change touches; more than one only where there is time."""
+    if scene.did("update_goal") and scene.left <= _ROOM_FOR_THE_END:
         return None
-    return _reflect(scene)
+    for e in scene.of("goal"):
+        said = _TOUCHED_GOAL.match(e.text)
+        if said and not _is_updated(scene, int(said[1])):
+            return {"goal_id": int(said[1]), "progress": said[2].replace("`", "")}
+    return None
 
 
-def _wisdom_topic(scene: Scene) -> Arguments:
-    new = ["new functionality"] if scene.of("added", "gap") else []
-    return {"topic": " ".join([*focus(scene)[:2], *new]) or scene.question}
+def reflect_again(scene: Scene) -> Arguments | None:
+    return _reflection(scene) if _has_time_to_look_again(scene) else None
 
 
-def _wisdom_again(scene: Scene) -> Arguments | None:
-    """Fills a beat that has little to go on: which rules apply to tests and changes at all."""
-    if scene.left <= 3 or len(scene.called) != 6 or scene.did("update_goal"):
+def ask_wisdom_again(scene: Scene) -> Arguments | None:
+    """In place of a second reflection, where none is possible."""
+    if not _has_time_to_look_again(scene) or len(scene.did("query_wisdom_graph")) > 1:
         return None
-    return {"topic": "write tests documentation changes"}
+    return _first_unasked(scene, "query_wisdom_graph", "topic", " ".join(telling_words(scene)[:3]), _ANY_CHANGE)
 
 
-def _information(scene: Scene) -> Arguments | None:
-    lines = [str(s.finding) for s in scene.seen if section_of(s.kind)]
-    return {"information": "\n".join(lines), "question": scene.question} if lines else None
-
-
-def _moment(scene: Scene) -> Arguments | None:
-    if scene.left < 2:
+def recall_again(scene: Scene) -> Arguments | None:
+    """In place of a second reflection, where none is possible."""
+    if not _has_time_to_look_again(scene) or len(scene.did("semantic_recall")) > 1:
         return None
-    best = next(iter(ranked(scene)), None)
-    surprises = len(scene.of("failed", "missing", "gap", "dangling"))
-    came = [cut(s.text, 90) for s in scene.of("modified", "added", "removed", "commit", "note")[:5]]
-    follows = [cut(s.text, 110) for s in scene.of("gist", "missing", "failed")[:2]]
+    return _first_unasked(
+        scene, "semantic_recall", "query", " ".join(telling_words(scene)[:3]), scene.question, _ANY_CHANGE
+    )
+
+
+def synthesize(scene: Scene) -> Arguments | None:
+    """Not with the last action before the answer, if that can still keep the moment."""
+    capture_waits = scene.can("mosaeic_capture") and not scene.did("mosaeic_capture")
+    if scene.did("synthesize_information") or (capture_waits and scene.left <= 2):
+        return None
+    lines = [f"- [{e.kind}] {e.text}" for e in scene.evidence if needed(e)]
+    while sum(map(len, lines)) > _INFORMATION_CHARS:
+        lines.pop()
+    return {"information": "\n".join(lines), "question": scene.question} if lines or scene.foreseen else None
+
+
+def capture(scene: Scene) -> Arguments | None:
+    """Senses, actions, emotions as surprise and confirmation, impulses as the next action, cognitions."""
+    if scene.did("mosaeic_capture") or scene.left < 2:
+        return None
+    came_in = scene.of("modified", "added", "removed", "commit", "note") or scene.of("place", "recent")
+    surprises = scene.of("failed", "missing", "gap", "dangling")
+    following = next_actions(scene)
+    concluded = scene.of("gist") or surprises
     return {
-        "senses": "; ".join(came) or "; ".join(cut(s.text, 90) for s in scene.of("place")) or "nothing new",
-        "actions": ", ".join(dict.fromkeys(name for name, _ in scene.called)),
-        "emotions": f"{plural(surprises, 'surprise')}, {plural(len(scene.of('held')), 'confirmation')}",
-        "impulses": best.advice if best else "wait",
-        "cognitions": "; ".join(follows) or "nothing stands out",
+        "senses": "; ".join(shorten(e.text, _LINE_CHARS) for e in came_in[:5]) or "nothing new",
+        "actions": ", ".join(dict.fromkeys(call.tool for call in scene.calls)) or "none",
+        "emotions": f"surprise {len(surprises)}, confirmation {len(scene.of('held'))}",
+        "impulses": shorten(following[0].sentence, _INTENTION_CHARS) if following else "wait",
+        "cognitions": "; ".join(shorten(e.text, _LINE_CHARS) for e in concluded[:2]) or "nothing stands out",
     }
 
 
+def answer(scene: Scene) -> Arguments | None:
+    return {"answer": report(scene)}
+
+
 RULES = (
-    Rule("observe_environment", _once("observe_environment", lambda s: {}), "Look before thinking."),
-    Rule("final_answer", _answer_if_idle, "Nothing changed: stop here."),
-    Rule("list_goals", _once("list_goals", lambda s: {}), "Whose aim could this touch?"),
-    Rule("semantic_recall", _once("semantic_recall", lambda s: {"query": _query(s)}), "What is known about this?"),
-    Rule(
-        "revise_mental_model",
-        _once("revise_mental_model", lambda s: {}),
-        "Compare what was expected with what came.",
-    ),
-    Rule("reflect_on_topic", _once("reflect_on_topic", _reflect), "Look back at the place where most points."),
-    Rule("query_wisdom_graph", _once("query_wisdom_graph", _wisdom_topic), "Which principle applies?"),
-    Rule("update_goal", _goal_to_update, "A goal was touched: note it."),
-    Rule("reflect_on_topic", _reflect_again, "One more place deserves a look."),
-    Rule("query_wisdom_graph", _wisdom_again, "Which rules hold here at all?"),
-    Rule("synthesize_information", _once("synthesize_information", _information), "Where do the sources meet?"),
-    Rule("mosaeic_capture", _once("mosaeic_capture", _moment), "Keep this moment."),
-    Rule("final_answer", lambda s: {"answer": report(s)}, "Enough is known: report."),
+    Rule("observe_environment", "Look before thinking.", observe),
+    Rule("final_answer", "Nothing changed: stop here.", answer_when_idle),
+    Rule("list_goals", "Whose aim could this touch?", list_goals),
+    Rule("semantic_recall", "What is known about this?", recall),
+    Rule("revise_mental_model", "Compare what was expected with what came.", revise),
+    Rule("reflect_on_topic", "Look back at the place where most evidence points.", reflect),
+    Rule("query_wisdom_graph", "Which rule applies?", ask_wisdom),
+    Rule("update_goal", "A goal is reached: close it.", close_reached_goal),
+    Rule("update_goal", "A goal was touched: note it.", note_touched_goal),
+    Rule("reflect_on_topic", "One more place deserves a look.", reflect_again),
+    Rule("query_wisdom_graph", "Ask the rules once more, in other words.", ask_wisdom_again),
+    Rule("semantic_recall", "Ask memory once more, in other words.", recall_again),
+    Rule("synthesize_information", "Where does the evidence meet?", synthesize),
+    Rule("mosaeic_capture", "Keep this moment.", capture),
+    Rule("final_answer", "Enough is known: report.", answer),
 )
-RULE_TOOLS = tuple(dict.fromkeys(rule.tool for rule in RULES))
+_KNOWN = {rule.tool for rule in RULES} | {"recall_observation"}
 
 
-def _fitting_tool(scene: Scene) -> tuple[str, Arguments] | None:
-    """A tool outside the table, not used yet, nearest to the task by shared words, whose inputs the task can fill."""
-    wanted = set(words(scene.task))
-    best: tuple[int, str, Arguments] | None = None
-    for name, tool in scene.offered.items():
-        if name in RULE_TOOLS or name == "recall_observation" or scene.did(name) or not scene.can(name):
+def decide(scene: Scene) -> Action | None:
+    """The next action; None where no tool is left to call. A call is never repeated with the same arguments."""
+    if scene.left <= 1 and "final_answer" in scene.offered:
+        return Action("final_answer", {"answer": report(scene)}, "The last action is for the answer.")
+    fitting = _unknown_tool(scene)
+    if fitting is not None:
+        return fitting
+    for rule in RULES:
+        tool = scene.offered.get(rule.tool)
+        if tool is None or not scene.can(rule.tool):
             continue
-        needed = {k: v for k, v in getattr(tool, "inputs", {}).items() if not v.get("nullable")}
-        if len(needed) > 1 or any(v["type"] not in ("string", "any") for v in needed.values()):
+        arguments = rule.arguments(scene)
+        if arguments is None:
             continue
-        fit = len(wanted & set(words(f"{name} {tool.description}")))
+        is_answer = rule.tool == "final_answer"
+        if is_answer or (_accepts(tool, arguments) and arguments not in scene.did(rule.tool)):
+            return Action(rule.tool, arguments, rule.thought)
+    return None
+
+
+def thought(scene: Scene, action: Action | None) -> str:
+    """Why, and the lines that are needed later: their observations will be cut once they were seen."""
+    if action is None:
+        return report(scene)
+    why = f"{action.tool}: {action.thought}"
+    fresh = [] if action.tool == "final_answer" else [e for e in scene.evidence if not e.kept and needed(e)]
+    return "\n".join([why, *map(str, fresh)])
+
+
+def plan(scene: Scene) -> str:
+    """What is known and done, then the next tools: the rules played forward as if nothing new were found."""
+    following = next_actions(scene)
+    done = dict.fromkeys(call.tool for call in scene.calls)
+    lines = [f"Known: {shorten(following[0].reason.text, _LINE_CHARS)}"] if following else []
+    lines += [f"Done: {', '.join(done)}."] if done else []
+    scene = replace(scene, foreseen=True)
+    for number in range(1, _PLANNED + 1):
+        action = decide(scene)
+        if action is None:
+            break
+        lines.append(f"{number}. {action.tool}")
+        if action.tool == "final_answer":
+            break
+        scene = scene.after(action.tool, action.arguments)
+    return "\n".join(lines)
+
+
+def _reflection(scene: Scene) -> Arguments | None:
+    """The most telling place, or else word, that was not looked back at yet."""
+    looked_at = {str(arguments.get("topic")) for arguments in scene.did("reflect_on_topic")}
+    fresh = next((topic for topic in topics(scene) if topic not in looked_at), None)
+    if fresh is None and scene.foreseen:
+        return {"topic": f"place {scene.steps}"}
+    return None if fresh is None else {"topic": fresh}
+
+
+def _first_unasked(scene: Scene, tool: str, name: str, *asked: str) -> Arguments | None:
+    return next(({name: text} for text in asked if text and {name: text} not in scene.did(tool)), None)
+
+
+def _has_time_to_look_again(scene: Scene) -> bool:
+    return scene.left > _ROOM_FOR_THE_END and len(scene.did("reflect_on_topic")) < _REFLECTIONS
+
+
+def _is_updated(scene: Scene, goal_id: int) -> bool:
+    return any(arguments.get("goal_id") == goal_id for arguments in scene.did("update_goal"))
+
+
+def _accepts(tool: Offered, arguments: Mapping[str, Any]) -> bool:
+    return tool.takes(arguments)
+
+
+def _unknown_tool(scene: Scene) -> Action | None:
+    """A tool outside the rules that shares most words with the task, and needs at most one string.
+
+    Beside the heartbeat's own tools only one such tool is called, so that the rules have their turn.
+    """
+    tried = [call.tool for call in scene.calls if call.tool not in _KNOWN]
+    tried += [tool for tool in scene.failed if tool not in _KNOWN]
+    if tried and "observe_environment" in scene.offered:
+        return None
+    wanted = set(stems(scene.task)) - _TASK_TALK
+    best: tuple[int, Offered] | None = None
+    for tool in scene.offered.values():
+        if tool.name in _KNOWN or tool.name in tried or not _takes_at_most_one_string(tool):
+            continue
+        fit = len(wanted & set(stems(f"{tool.name} {tool.description}")))
         if fit and (best is None or fit > best[0]):
-            best = (fit, name, dict.fromkeys(needed, scene.question))
-    return best[1:] if best else None
+            best = fit, tool
+    if best is None:
+        return None
+    arguments = dict.fromkeys(best[1].required, scene.question)
+    return Action(best[1].name, arguments, "This tool fits the task.")
+
+
+def _takes_at_most_one_string(tool: Offered) -> bool:
+    types = [tool.inputs[name].get("type") for name in tool.required]
+    return len(types) <= 1 and all(kind in ("string", "any") for kind in types)

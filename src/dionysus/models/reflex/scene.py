@@ -1,34 +1,80 @@
-"""The transcript, read once: what was asked, called and found.
+"""The transcript, read once: the task, what was called, what failed, and every finding with its step.
 
-Pruning replaces observations by stubs once they were seen, so each thought repeats the lines worth keeping, marked
-with the step that they come from; reading takes them back. Outside text cannot forge such a mark: `findings.quoted`
-replaces its brackets.
+Observations are pruned once they have been seen, so reflex repeats what it needs in its thoughts, each line marked
+with the step it came from; here those lines are read back. Nothing is kept outside the transcript.
 """
 
 import ast
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from smolagents import Tool
 from smolagents.models import MessageRole
 
-from dionysus.findings import Finding, parse
-from dionysus.models.reflex.kinds import section_of
+from dionysus.findings import Finding, parse, quoted
+from dionysus.models.reflex.kinds import RESULT
 
-_MARK = re.compile(r" ⟨(\d+)⟩$")
-_WITHIN = re.compile(r"within (\d+) actions")
-_FAILED = re.compile(r"(?:executing tool|Unknown tool|team member) '?(\w+)'?")
-_DEFAULT_ACTIONS = 6
-_MOST_KEPT = 40
+_UNSAID_ACTIONS = 10
+"""How many actions there are where the task does not say."""
+_RESULT_LINES = 8
+_RESULT_CHARS = 300
+
+_WITHIN = re.compile(r"\bwithin (\d+) actions\b")
+_MARK = re.compile(r"^(.*) ⟨(\d+)⟩$", re.S)
+_STUB = re.compile(r"\[cut \d+ chars; recall_observation\(\d+\)\]")
+_NEW_TASK = "New task:\n"
+_OBSERVATION = "Observation:\n"
+_ERROR = re.compile(r"(Call id: [^\n]*\n)?Error:\n(.*)", re.S)
+_FAILED_TOOL = re.compile(
+    r"Error executing tool '(\w+)'|Error executing request to team member '(\w+)'|Unknown tool '?(\w+)"
+)
+_THOUGHT_TOOL = re.compile(r"(\w+): ")
+_FENCED_TASK = re.compile(r"task:\s*```\n(.*?)\n\s*```", re.S | re.I)
+_LISTED_TOOL = re.compile(r"^- (\w+): ((?:(?!^- \w+: ).*\n)*?)\s+Takes inputs: (\{.*\})$", re.M)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offered:
+    """A tool that may be called."""
+
+    name: str
+    description: str = ""
+    inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tool: Tool) -> "Offered":
+        """What a smolagents tool – or a team member, which is called like one – says of itself."""
+        return cls(name=tool.name, description=tool.description or "", inputs=dict(tool.inputs or {}))
+
+    @property
+    def required(self) -> list[str]:
+        """The arguments that cannot be left out."""
+        return [name for name, spec in self.inputs.items() if not spec.get("nullable")]
+
+    def takes(self, arguments: Mapping[str, Any]) -> bool:
+        """Whether a call with these arguments would be accepted, as far as names go."""
+        return set(self.required) <= set(arguments) <= set(self.inputs)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A finding and the step that found it."""
+class Call:
+    """A tool call of the transcript."""
+
+    tool: str
+    arguments: Mapping[str, Any]
+    step: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A finding, and the step of the trace whose tool result holds it."""
 
     finding: Finding
     step: int
+    kept: bool = False
+    """Whether a thought repeats it, so that it outlives the pruning of its observation."""
 
     @property
     def kind(self) -> str:
@@ -38,103 +84,174 @@ class Seen:
     def text(self) -> str:
         return self.finding.text
 
+    @property
+    def identifiers(self) -> list[str]:
+        """The names in backticks, in order."""
+        return self.finding.identifiers
 
-@dataclass
+    def __str__(self) -> str:
+        """The line as a thought repeats it."""
+        return f"{self.finding} ⟨{self.step}⟩"
+
+
+@dataclass(kw_only=True)
 class Scene:
-    """What a transcript holds."""
+    """What the transcript says."""
 
-    offered: Mapping[str, Any]
-    """Tools that can be called, by name."""
     task: str = ""
-    called: list[tuple[str, Any]] = field(default_factory=list)
-    """(tool, arguments) in order; a failed call has no arguments."""
-    seen: list[Seen] = field(default_factory=list)
-    failed: set[str] = field(default_factory=set)
-    other: list[str] = field(default_factory=list)
-    """Observations that are not in the line grammar."""
+    offered: Mapping[str, Offered] = field(default_factory=dict)
+    steps: int = 0
+    """Actions made so far; plans do not count."""
+    calls: list[Call] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+    """Tools that raised, or that there are not."""
+    evidence: list[Evidence] = field(default_factory=list)
+    foreseen: bool = False
+    """Played forward for a plan: what its prompt does not show is taken to be there."""
 
-    def did(self, tool: str) -> list[Any]:
-        """The arguments of each call of a tool."""
-        return [arguments for name, arguments in self.called if name == tool]
+    @property
+    def left(self) -> int:
+        """Actions left, the next one among them."""
+        said = _WITHIN.search(self.task)
+        return (int(said[1]) if said else _UNSAID_ACTIONS) - self.steps
 
-    def of(self, *kinds: str) -> list[Seen]:
-        """What was found of these kinds."""
-        return [line for line in self.seen if line.kind in kinds]
+    @property
+    def question(self) -> str:
+        """What was asked: the first line of the task."""
+        first = next((line for line in self.task.splitlines() if line.strip()), "")
+        return quoted(first, 200)
 
     def can(self, tool: str) -> bool:
         """Whether a tool is offered and has not failed."""
         return tool in self.offered and tool not in self.failed
 
-    @property
-    def left(self) -> int:
-        """Actions that are left, this one included."""
-        found = _WITHIN.search(self.task)
-        return (int(found[1]) if found else _DEFAULT_ACTIONS) - len(self.called)
+    def did(self, tool: str) -> list[Mapping[str, Any]]:
+        """The arguments of each call of a tool."""
+        return [call.arguments for call in self.calls if call.tool == tool]
+
+    def of(self, *kinds: str) -> list[Evidence]:
+        """The evidence of these kinds, in order."""
+        return [e for e in self.evidence if e.kind in kinds]
 
     @property
-    def question(self) -> str:
-        """The first line of the task."""
-        return " ".join(self.task.strip().split("\n")[0].split())[:200]
+    def idle(self) -> Evidence | None:
+        """The finding that nothing happened – believed only as a whole answer of `observe_environment`."""
+        looked = {call.step for call in self.calls if call.tool == "observe_environment"}
+        seen = [e for e in self.evidence if e.step in looked]
+        return seen[0] if len(seen) == 1 and seen[0].kind == "idle" else None
+
+    def after(self, tool: str, arguments: Mapping[str, Any]) -> "Scene":
+        """The scene as it would be once a call was made and found nothing."""
+        return replace(self, steps=self.steps + 1, calls=[*self.calls, Call(tool, arguments, self.steps + 1)])
+
+    def note(self, finding: Finding, step: int, *, kept: bool) -> None:
+        """Takes a finding in; one that is known already stays as it was first found."""
+        for i, known in enumerate(self.evidence):
+            if known.finding == finding:
+                self.evidence[i] = replace(known, kept=known.kept or kept)
+                return
+        self.evidence.append(Evidence(finding, step, kept))
 
 
-def read(messages: Sequence[Any], offered: Mapping[str, Any]) -> Scene:
-    """Reads a transcript as smolagents renders it: roles and plain text."""
-    scene = Scene(offered)
+def read(messages: Sequence[Any], offered: Sequence[Offered] = ()) -> Scene:
+    """Reads a transcript.
+
+    A later task starts afresh. The first plan prompt holds its task in a fence instead of a message of its own.
+    """
+    tools = {tool.name: tool for tool in offered}
+    scene = Scene(offered=tools)
+    meant = ""
     for message in messages:
         role, text = _role(message), text_of(message)
-        if role == MessageRole.USER and text.startswith("New task:"):
-            scene.task = text.removeprefix("New task:").strip()
-        elif role == MessageRole.TOOL_CALL:
-            scene.called += _calls(text)
-        elif role == MessageRole.TOOL_RESPONSE and "Error:\n" in text[:200]:
-            _read_error(scene, text)
-        elif role == MessageRole.TOOL_RESPONSE:
-            found = parse(text)
-            _add(scene, [Seen(f, len(scene.called)) for f in found])
-            if not found and "[cut " not in text[:40]:
-                scene.other.append(text.removeprefix("Observation:\n"))
+        if role == MessageRole.USER and text.startswith(_NEW_TASK):
+            scene = Scene(task=text.removeprefix(_NEW_TASK).strip(), offered=tools)
         elif role == MessageRole.ASSISTANT:
-            marked = [(f, _MARK.search(f.text)) for f in parse(text)]
-            _add(scene, [Seen(Finding(f.kind, f.text[: m.start()]), int(m[1])) for f, m in marked if m])
+            meant = _read_thought(scene, text) or meant
+        elif role == MessageRole.TOOL_CALL:
+            scene.steps += 1
+            scene.calls += [Call(name, arguments, scene.steps) for name, arguments in _calls_in(text)]
+        elif role == MessageRole.TOOL_RESPONSE:
+            error = _ERROR.match(text)
+            if error:
+                _read_error(scene, error[2], meant, alone=error[1] is None)
+            else:
+                _read_observation(scene, text.removeprefix(_OBSERVATION))
+    if not scene.task and messages:
+        fenced = _FENCED_TASK.search(text_of(messages[-1]))
+        scene.task = fenced[1].strip() if fenced else ""
     return scene
 
 
-def kept_lines(scene: Scene) -> list[str]:
-    """The newest step's findings, marked, for the thought that outlives their observation."""
-    newest = [s for s in scene.seen if s.step == len(scene.called) and section_of(s.kind)]
-    return [f"{line.finding} ⟨{line.step}⟩" for line in newest[:_MOST_KEPT]]
+def offered_in(messages: Sequence[Any]) -> list[Offered]:
+    """The tools that a plan prompt lists, in smolagents' form; other lines with a dash are none."""
+    if not messages:
+        return []
+    text = _FENCED_TASK.sub("", text_of(messages[-1]))
+    found = []
+    for name, description, inputs in _LISTED_TOOL.findall(text):
+        try:
+            read_inputs = ast.literal_eval(inputs)
+        except (ValueError, SyntaxError):
+            continue
+        found.append(Offered(name=name, description=description.strip(), inputs=read_inputs))
+    return found
 
 
 def text_of(message: Any) -> str:
-    """The text of a chat message."""
-    content = message["content"] if isinstance(message, dict) else message.content
-    if isinstance(content, str) or content is None:
-        return content or ""
-    return "\n".join(part.get("text") or "" for part in content if isinstance(part, dict))
+    """The text of a message, whichever of smolagents' forms it has."""
+    content = message.get("content") if isinstance(message, dict) else message.content
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part.get("text", "")) for part in content or () if isinstance(part, dict))
 
 
 def _role(message: Any) -> Any:
-    return message["role"] if isinstance(message, dict) else message.role
+    return message.get("role") if isinstance(message, dict) else message.role
 
 
-def _calls(text: str) -> list[tuple[str, Any]]:
-    """smolagents writes calls into the prompt as the repr of a list."""
+def _calls_in(text: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The calls of a `Calling tools:` message, which holds them as Python literals."""
+    _, _, literal = text.partition("\n")
     try:
-        listed = ast.literal_eval(text.partition("\n")[2])
-        return [(call["function"]["name"], call["function"]["arguments"]) for call in listed]
-    except (ValueError, SyntaxError, KeyError, TypeError):  # not written by smolagents: counts as one call
-        return [("?", {})]
+        called = [call["function"] for call in ast.literal_eval(literal)]
+        return [(str(c["name"]), c["arguments"] if isinstance(c["arguments"], dict) else {}) for c in called]
+    except (
+        ValueError,
+        SyntaxError,
+        TypeError,
+        KeyError,
+    ):  # an argument that is no literal: the name is enough
+        name = re.search(r"'name': '(\w+)'", literal)
+        return [(name[1], {})] if name else []
 
 
-def _read_error(scene: Scene, text: str) -> None:
-    """A call that failed left no tool call in the transcript, only this text."""
-    failed = _FAILED.search(text)
-    if failed:
-        scene.failed.add(failed[1])
-    scene.called.append((failed[1] if failed else "?", {}))
-    scene.other.append(text)
+def _read_thought(scene: Scene, text: str) -> str:
+    """Takes back the lines that an earlier thought repeated; returns the tool that it was about."""
+    for finding in parse(text):
+        marked = _MARK.match(finding.text)
+        if marked:
+            scene.note(Finding(finding.kind, marked[1]), int(marked[2]), kept=True)
+    about = _THOUGHT_TOOL.match(text)
+    return about[1] if about else ""
 
 
-def _add(scene: Scene, lines: Sequence[Seen]) -> None:
-    known = {line.finding for line in scene.seen}
-    scene.seen += [line for line in lines if line.finding not in known]
+def _read_error(scene: Scene, text: str, meant: str, *, alone: bool) -> None:
+    """A tool that raises leaves no call in the transcript: the error text, else the thought before, names it."""
+    if alone:
+        scene.steps += 1
+    named = _FAILED_TOOL.match(text)
+    tool = next((group for group in named.groups() if group), meant) if named else meant
+    if tool and tool != "final_answer" and tool not in scene.failed:
+        scene.failed.append(tool)
+
+
+def _read_observation(scene: Scene, text: str) -> None:
+    """Findings; else, of a tool that speaks no grammar, the first lines. A stub says nothing new."""
+    if _STUB.match(text) or any(call.step == scene.steps and call.tool == "final_answer" for call in scene.calls):
+        return
+    found = parse(text)
+    if not found:
+        lines = [quoted(line, _RESULT_CHARS) for line in text.splitlines()]
+        found = [Finding(RESULT, line) for line in lines if line][:_RESULT_LINES]
+    for finding in found:
+        scene.note(finding, scene.steps, kept=False)
