@@ -1,5 +1,6 @@
 """Where independent sources meet: the extractive form of synthesis, without an LLM."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,11 +16,14 @@ _GROUPS = {
     "place": ("risk", "broken", "untested", "large"),
 }
 _GROUP_OF = {kind: group for group, kinds in _GROUPS.items() for kind in kinds}
+_COMMIT = re.compile(r"\d{4}-\d\d-\d\d (?:commit )?([0-9a-f]{7,8})\b")
 _KINDS = 3
 """Kinds of evidence that must meet."""
 _WORDS = 2
 """Words that two pieces of evidence must share."""
 _MOST = 2
+_OWN_WORDS = frozenset(stems("goal note commit beat due touched reached step test file line"))
+"""Words of the tools' own sentences: sharing them says nothing."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +48,11 @@ def _read(finding: Finding) -> _Evidence | None:
     first = finding.text.split(",")[0].split(" is ")[0].split(" (")[0]
     numbered = group in ("goal", "note") and first.partition(" ")[0] in ("goal", "note")
     identifiers = finding.identifiers
-    name = first if numbered else f"`{identifiers[0]}`" if identifiers else None
+    sha = _COMMIT.match(finding.text) if finding.kind in ("commit", "memory", "fix") else None
+    name = first if numbered else f"commit {sha[1]}" if sha else f"`{identifiers[0]}`" if identifiers else None
     if name is None:
         return None
-    return _Evidence(group, name, frozenset(identifiers), frozenset(stems(finding.text)))
+    return _Evidence(group, name, frozenset(identifiers), frozenset(stems(finding.text)) - _OWN_WORDS)
 
 
 def _by_words(evidence: list[_Evidence], information: str) -> Iterator[Finding]:
@@ -75,7 +80,7 @@ def _by_words(evidence: list[_Evidence], information: str) -> Iterator[Finding]:
         used |= set(names)
         common = [w for w in sorted(anchor.stems & rare) if sum(w in e.stems for e in partners) >= _WORDS]
         shared = ", ".join(surface.get(w, w) for w in sorted(common, key=lambda w: (-count[w], w))[:4])
-        if shared:
+        if len(common) >= _WORDS:
             yield Finding("gist", f"{', '.join(names[:4])} speak of the same: {shared}")
 
 
