@@ -36,7 +36,24 @@ def test_a_loop_is_named_with_its_steps() -> None:
     found = assess_coherence("count tokens", looping)
     assert found is not None
     assert found.level < 0.5
-    assert found.reason == "steps 2, 3, 4, 5, 6 repeat an earlier call to the letter"
+    assert found.reason == "steps 2, 3, 4, 5, 6 repeat what was just done, to the letter"
+
+
+def test_a_loop_is_noticed_late_in_a_long_run_and_forgotten_when_it_ends() -> None:
+    long = [turn(n, f"look at file_{n}", f"file_{n} holds word_{n}") for n in range(1, 25)]
+    pattern = [turn(25 + i, f"try {'ab'[i % 2]}", "no") for i in range(8)]
+    looping, over = assess_coherence("g", long + pattern), assess_coherence("g", [*long, *pattern, turn(33, "stop")])
+    assert looping is not None
+    assert over is not None
+    assert looping.components["autonomy"] < 0.5
+    assert looping.reason.startswith("steps 27, 28,")
+    assert over.components["autonomy"] == 1
+
+
+def test_a_call_made_again_later_is_no_loop() -> None:
+    found = assess_coherence("g", [turn(n, "list" if n in (1, 9) else f"read {n}", f"text {n}") for n in range(1, 10)])
+    assert found is not None
+    assert found.components["autonomy"] == 1
 
 
 def test_errors_are_named_and_fade_with_time() -> None:

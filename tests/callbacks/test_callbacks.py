@@ -163,7 +163,7 @@ def test_a_loop_brings_a_warning_into_the_plan(frame: Frame) -> None:
     model = run(frame, only(PlanningStep, iwmt_coherence_callback), [*[fetch(1)] * 6, DONE])
     last = shown(model.prompts[9])
     assert "WARNING: coherence is below 50%" in last
-    assert "repeat an earlier call to the letter" in last
+    assert "repeat what was just done, to the letter" in last
 
 
 # -- pruning ------------------------------------------------------------------------------------------

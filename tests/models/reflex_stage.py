@@ -1,5 +1,6 @@
 """A stage for reflex: a real smolagents agent over tools that return fixed texts, with see-once stubs."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -38,6 +39,17 @@ INPUTS: dict[str, dict[str, dict[str, Any]]] = {
     "revise_mental_model": {},
     "recall_observation": _RECALL,
 }
+OPENING = [
+    "observe_environment",
+    "list_goals",
+    "semantic_recall",
+    "revise_mental_model",
+    "reflect_on_topic",
+    "query_wisdom_graph",
+]
+ENDING = ["synthesize_information", "mosaeic_capture", "final_answer"]
+"""The tools of a beat in order; between them, a goal is updated or a second place reflected on."""
+
 NOTHING: dict[str, Answer] = {
     "observe_environment": "- [beat] beat 1, Sat 2026-11-21: first look\n- [place] 1 file (1 .txt), no git history",
     "semantic_recall": "- [nothing] no memory speaks of it",
@@ -165,3 +177,9 @@ def play(
     done = [s for s in agent.memory.steps if isinstance(s, ActionStep) and s.model_output is not None]
     names = [f"{'!' if s.error else ''}{name}" for s, (name, _) in zip(done, model.calls, strict=True)]
     return Played(text, names, [a for _, a in model.calls], results, plans, model.last_input)
+
+
+def mark_of(line: str) -> int | None:
+    """The step that a line of a report comes from."""
+    found = re.search(r"\[(\d+)\](?: \(\+\d+ more\))?$", line)
+    return int(found[1]) if found else None

@@ -4,10 +4,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from dionysus.models.reflex.kinds import GOALS, RESULT, TOLD, section_of, weight_of
+from dionysus.models.reflex.kinds import CHANGED, EXPECTED, GOALS, PLACE, RESULT, TOLD, section_of, weight_of
 from dionysus.models.reflex.scene import Evidence, Scene
 from dionysus.words import words
 
+_PRESENT = (PLACE, CHANGED, TOLD, GOALS, EXPECTED)
+"""Sections that speak of now; what is remembered makes no place worth a look."""
 _CHANGES = ("modified", "added", "removed")
 _ABSENT_SECOND = ("broken", "gap")
 """Kinds whose second identifier does not exist."""
@@ -37,7 +39,7 @@ def places(scene: Scene) -> list[str]:
     """Paths, the most telling first: those that call for action, or changed, or touch a goal."""
     score: dict[str, float] = defaultdict(float)
     for e in scene.evidence:
-        if section_of(e.kind) is None or e.kind == "before":
+        if section_of(e.kind) not in _PRESENT:
             continue
         worth = 0.3 + weight_of(e.kind) / 3 + 3 * (e.kind in _CHANGES) + 5 * ("touched by" in e.text)
         for i, name in enumerate(e.identifiers):
