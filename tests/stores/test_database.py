@@ -1,5 +1,6 @@
 """Opening, migrating, transactions, texts."""
 
+import os
 import sqlite3
 import stat
 import subprocess
@@ -125,6 +126,26 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 def test_a_folder_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not a file"):
         open_store(f"sqlite:///{tmp_path}")
+
+
+def test_a_folder_or_file_that_may_not_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o555)
+    open_store(f"sqlite:///{tmp_path}/s.db").close()
+    (tmp_path / "s.db").chmod(0o444)
+    for folder in [tmp_path, *tmp_path.parents][:-1]:
+        if os.geteuid() == 0 and folder.owner() == "root":
+            folder.chmod(folder.stat().st_mode | 0o055)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)  # root may write everywhere
+    try:
+        for url in (f"sqlite:///{tmp_path}/closed/mind.db", f"sqlite:///{tmp_path}/closed/a/mind.db"):
+            with pytest.raises(StoreError, match=r"Permission denied; name a writable place with --store"):
+                open_store(url)
+        with pytest.raises(StoreError, match=r"readonly|unable to open"):
+            open_store(f"sqlite:///{tmp_path}/s.db").records.set_run_status("x", "error")
+    finally:
+        os.seteuid(user)
 
 
 WRITER = """
