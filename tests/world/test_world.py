@@ -72,6 +72,15 @@ def test_files_added_changed_and_removed(repository: Repository, seen: View) -> 
     assert texts(found, "tree") == ["2 uncommitted, 1 untracked"]
 
 
+def test_a_replaced_line_shows_what_is_new_in_it(repository: Repository) -> None:
+    repository.commit("Limit", {"src/agents.py": "MAX_SECONDS = 30\n"})
+    before = look(repository.path)
+    repository.write({"src/agents.py": "MAX_SECONDS = 120  # FIXME for streams\n"})
+    assert texts(look(repository.path, before, later=HOUR).observe(), "modified") == [
+        "`src/agents.py` MAX_SECONDS = 30 → … 120 # FIXME for streams"
+    ]
+
+
 def test_ignored_files_and_our_own_are_not_observed(repository: Repository, seen: View) -> None:
     repository.write({"build/out.py": "x", ".dionysus/mind.db": "x", "mind.db": "x", "mind.db-wal": "x"})
     mine = [repository.path / "mind.db", repository.path / "mind.db-wal"]

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from dionysus.errors import WatchError
@@ -31,6 +32,7 @@ _RECENT = 200
 _LISTED_FILES = 25
 _LISTED_COMMITS = 8
 _WORDING_CHARS = 20_000
+_SAME_CHARS = 10
 _SMALL = 12
 """Larger commits say nothing about which files belong together."""
 
@@ -276,7 +278,7 @@ class View:
         if change.kind == "modified" and not delta.added and not delta.removed:
             return "is back to what was committed"
         if len(delta.added) == len(delta.removed) == 1:
-            return f"{quoted(delta.removed[0], 46)} → {quoted(delta.added[0], 46)}"
+            return _replaced(delta.removed[0].strip(), delta.added[0].strip())
         size = f"+{len(delta.added)}" + (f" −{len(delta.removed)}" if change.kind == "modified" else " lines")
         names = list(dict.fromkeys([*defined(path, delta.added), *defined(path, delta.places)]))
         where = f" in {', '.join(map(code, names[:3]))}" if names else ""
@@ -343,7 +345,8 @@ class View:
         alone = len({c.author for c in mine}) == 1
         who = "" if alone else f"; {quoted(author, 40)} wrote {wrote}"
         churn = [p for p, _ in Counter(f for c in self.history[:_RECENT] for f in c.files).most_common()]
-        rank = f"; rank {churn.index(path) + 1} of {len(churn)} in churn" if path in churn and len(churn) > 9 else ""
+        place = churn.index(path) + 1 if path in churn else len(churn)
+        rank = f"; rank {place} of {len(churn)} in churn" if len(mine) > 2 and place <= len(churn) / 5 else ""
         last = f"last {_day(mine[0].at)} ({quoted(mine[0].subject, 60)})"
         found = [Finding("spot", f"{code(path)}: {plural(len(mine), 'commit')}{fixed}, {last}{who}{rank}")]
         small = [c for c in mine if len(c.files) <= _SMALL]
@@ -389,6 +392,15 @@ class View:
         if not files:
             return Finding("nothing", f"nothing here is called or says {plain!r}")
         return Finding("spot", f"{plain!r} is named in {plural(len(files), 'file')}: {_names(files)}")
+
+
+def _replaced(old: str, new: str) -> str:
+    """`LIMIT = 30 → … 120`: of the new line only what follows the words that both begin with."""
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
+    same = max(new.rfind(mark, 0, same) for mark in " (=,.") + 1
+    if same < _SAME_CHARS:
+        return f"{quoted(old, 46)} → {quoted(new, 46)}"
+    return f"{quoted(old, 60)} → … {quoted(new[same:], 60)}"
 
 
 def _telling(lines: Sequence[str]) -> str:
