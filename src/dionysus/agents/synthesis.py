@@ -37,7 +37,10 @@ class _Evidence:
 def synthesize(information: str) -> list[Finding]:
     """What three kinds of evidence point at together: a name that all mention, or words that all share."""
     evidence = [e for finding in parse(information) if (e := _read(finding)) is not None]
-    found = [*_by_words(evidence, information), *_by_name(evidence)][:_MOST]
+    by_words = list(_by_words(evidence, information))
+    told = {name for meeting in by_words for name in meeting.identifiers}
+    by_name = [meeting for meeting in _by_name(evidence) if not told & set(meeting.identifiers)]
+    found = [*by_words, *by_name][:_MOST]
     return found or [Finding("nothing", "no three kinds of evidence speak of the same thing")]
 
 

@@ -397,10 +397,11 @@ class View:
 def _replaced(old: str, new: str) -> str:
     """`LIMIT = 30 → … 120`: of the new line only what follows the words that both begin with."""
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(old, new, strict=False)))
-    same = max(new.rfind(mark, 0, same) for mark in " (=,.") + 1
+    if not new.startswith(old):
+        same = max(new.rfind(mark, 0, same) for mark in " (=,.") + 1
     if same < _SAME_CHARS:
         return f"{quoted(old, 46)} → {quoted(new, 46)}"
-    return f"{quoted(old, 60)} → … {quoted(new[same:], 60)}"
+    return f"{quoted(old, 60)} → … {quoted(new[same:].strip(), 60)}"
 
 
 def _telling(lines: Sequence[str]) -> str:
