@@ -116,12 +116,12 @@ class Runtime:
         self._store_url = store or self.settings.store
         self._given_model = model if model is not None else self.settings.model
         self._key = self.settings.api_key.get_secret_value() if self.settings.api_key else None
-        self._secrets = [*named_secrets(os.environ), *([self._key] if self._key else [])]
+        self._secrets = Secrets([*named_secrets(os.environ), *([self._key] if self._key else [])])
         self._store = open_store(self._store_url)
         self._holder = Holder(self._store.path)
         self._running: Run | None = None
         self._model: Any = None
-        hide = Secrets(self._secrets).hide
+        hide = self._secrets.hide
         self.traces = ExecutionTraceService(self._store.records, clock=clock)
         self.basins = Basins(self._store.mind, clock=clock)
         self.memory = SemanticMemory(self._store.mind, self.basins, clock=clock, hide=hide)
@@ -237,7 +237,7 @@ class Runtime:
             frame=frame,
         )
         if not getattr(model, "is_reflex", False):
-            senses.thinker = frame.model(model)
+            senses.thinker = frame.model(model, within_tool=True)
         registry = self._registry(frame, place)
         agent = HeartbeatAgent(
             [frame.tool(tool) for tool in heartbeat_tools(senses)],
@@ -335,7 +335,7 @@ class Runtime:
             raise
 
     def _frame(self, run_id: str, agent_name: str) -> Frame:
-        run = Run(run_id, self._journal, secrets=Secrets(self._secrets), meter=measure)
+        run = Run(run_id, self._journal, secrets=self._secrets, meter=measure)
         return Frame(run=run, agent_name=agent_name, trace_id=run_id, path=agent_name)
 
     def _registry(self, frame: Frame, place: str) -> CallbackRegistry:
@@ -401,7 +401,7 @@ class Runtime:
         """Traces that failed since the last beat that was carried through."""
         return [
             trace
-            for status in ("error", "interrupted", "max_steps")
+            for status in ("error", "interrupted")
             for trace in self.traces.list_traces(status=status, limit=5)
             if seen is not None and trace.started_at > seen.started_at
         ]
@@ -423,7 +423,7 @@ class Runtime:
                             "output": None,
                             "error": "its process ended without finishing it",
                         },
-                        secrets=Secrets(),
+                        secrets=self._secrets,
                     )
                 self._store.records.set_run_status(run.run_id, "interrupted")
                 for beat in self._store.mind.beats(status="running", limit=1000):

@@ -12,6 +12,7 @@ from smolagents import ActionStep, PlanningStep
 from conftest import START, Clock, Repository
 from dionysus import Runtime, Settings
 from dionysus.models.reflex import Reflex
+from dionysus.models.scripted import ScriptedModel
 from dionysus.runtime import BeatReport
 from openai_server import openai_server
 
@@ -169,6 +170,25 @@ def test_the_window_of_the_environment_is_used(
             assert step.pruned.before_step == step.step_number + 6
 
 
+def test_an_audit_log_on_request(tmp_path: Path, clock: Clock, repository: Repository) -> None:
+    log = repository.path / "audit.jsonl"
+    with runtime_of(tmp_path, clock, settings=Settings(audit=log)) as runtime:
+        runtime.beat(repository.path)
+        assert len(log.read_text().splitlines()) == 14 + 2 * 10
+        assert runtime.beat(repository.path).status == "idle"  # our own log is not observed
+
+
+def test_used_up_steps_are_an_answer_not_a_failure(tmp_path: Path, clock: Clock, repository: Repository) -> None:
+    looking = [{"calls": [{"name": "reflect_on_topic", "arguments": {"topic": str(i)}}]} for i in range(10)]
+    with runtime_of(tmp_path, clock, model=ScriptedModel(looking, final="That is all.")) as runtime:
+        report = runtime.beat(repository.path)
+        assert (report.status, report.text) == ("max_steps", "That is all.")
+        full = runtime.traces.get_trace(str(report.trace_id))
+        assert [s.step_type for s in full.steps].count("final") == 1
+        assert full.trace.status == "max_steps"
+        assert runtime.beat(repository.path).status == "idle"
+
+
 def test_users_callbacks_fire_too(runtime: Runtime, repository: Repository) -> None:
     fired: list[str] = []
     runtime.callbacks.register(PlanningStep, lambda step: fired.append("plan"))
@@ -194,7 +214,14 @@ def test_a_beat_over_http_counts_what_the_server_reported(tmp_path: Path, clock:
             full = runtime.traces.get_trace(str(report.trace_id))
     assert report.text == "Read monitoring.py [1]."
     assert [c.name for s in full.steps for c in s.tool_calls] == [a["name"] for a in ACTIONS]
-    # two plans, four actions, and one call by synthesize_information
+    assert [(s.step_type, s.step_number, len(s.model_calls)) for s in full.steps] == [
+        ("planning", 1, 1),
+        ("action", 1, 1),
+        ("action", 2, 1),
+        ("action", 3, 2),  # one of them by synthesize_information
+        ("planning", 4, 1),
+        ("action", 4, 1),
+    ]
     assert full.trace.model_calls == len(server.reported) == 7
     assert full.trace.input_tokens == sum(u["prompt_tokens"] for u in server.reported)
     assert full.trace.cached_tokens == sum(u["prompt_tokens_details"]["cached_tokens"] for u in server.reported)

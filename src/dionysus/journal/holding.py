@@ -29,7 +29,7 @@ class Holder:
         if self._folder is not None and self._lock is None:
             try:
                 self._folder.mkdir(mode=0o700, exist_ok=True)
-                lock = FileLock(self._folder / f"{self.id}.lock")
+                lock = FileLock(self._folder / f"{self.id}.lock", thread_local=False)
                 lock.acquire(timeout=0)
             except OSError as error:
                 raise StoreError(f"cannot make a lock file in {str(self._folder)!r}: {error.strerror}") from error

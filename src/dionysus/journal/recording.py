@@ -174,9 +174,13 @@ class Frame:
 
     # -- wrappers --------------------------------------------------------------------------------------
 
-    def model(self, model: Model) -> "RecordedModel":
-        """`model`, on the record."""
-        return RecordedModel(model, self)
+    def model(self, model: Model, *, within_tool: bool = False) -> "RecordedModel":
+        """`model`, on the record.
+
+        Args:
+            within_tool: A tool uses it: its calls belong to the step in which the tool runs.
+        """
+        return RecordedModel(model, self, within_tool=within_tool)
 
     def tool(self, tool: Tool) -> Tool:
         """A copy of `tool`, on the record; the tool itself is left as it was."""
@@ -214,13 +218,13 @@ class Frame:
         self._tell("after", position, tool.name, shown, result=result)
         return result
 
-    def generate(self, model: Model, messages: Sequence[Any], **options: Any) -> ChatMessage:
+    def generate(self, model: Model, messages: Sequence[Any], *, within_tool: bool, **options: Any) -> ChatMessage:
         """One model call on the record; see `RecordedModel`."""
         self.run.check()
         stops = options.get("stop_sequences") or []
         tools = options.get("tools_to_call_from") or []
-        role: StepType = "planning" if "<end_plan>" in stops else "action" if stops or tools else "final"
-        self._enter(role)
+        if not within_tool:
+            self._enter("planning" if "<end_plan>" in stops else "action" if stops or tools else "final")
         prompt = plain_messages(messages)
         digest = digest_of(
             [[digest_of(m) for m in prompt], stops, [t.name for t in tools], options.get("response_format")]
@@ -334,15 +338,15 @@ class Frame:
 class RecordedModel(Model):
     """A model on the record: metered, journaled before its answer is used, with deterministic call ids."""
 
-    def __init__(self, inner: Model, frame: Frame) -> None:
+    def __init__(self, inner: Model, frame: Frame, *, within_tool: bool = False) -> None:
         super().__init__(model_id=getattr(inner, "model_id", None))
-        self.inner, self._frame = inner, frame
+        self.inner, self._frame, self._within_tool = inner, frame, within_tool
         self.tool_name_key = getattr(inner, "tool_name_key", "name")
         self.tool_arguments_key = getattr(inner, "tool_arguments_key", "arguments")
 
     def generate(self, messages: list[ChatMessage], **options: Any) -> ChatMessage:
         """The inner model's answer."""
-        return self._frame.generate(self.inner, messages, **options)
+        return self._frame.generate(self.inner, messages, within_tool=self._within_tool, **options)
 
     def parse_tool_calls(self, message: ChatMessage) -> ChatMessage:
         """The inner model's parsing, with ids that do not differ from run to run."""

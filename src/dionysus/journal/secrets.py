@@ -27,7 +27,7 @@ _SHAPES = {
 }
 _SHAPE = re.compile("|".join(f"(?P<{name.replace('-', '_')}>{shape})" for name, shape in _SHAPES.items()))
 _HINT = re.compile(r"sk-|gh[pousr]_|github_pat_|glpat-|AKIA|ASIA|AIza|xox|hf_|pypi-|npm_|[rs]k_|eyJ|PRIVATE KEY|://")
-_SECRET_NAME = re.compile(r"(?i)(key|token|secret|passw|credential)")
+_SECRET_NAME = re.compile(r"(?i)(^|_)(api_?key|key|token|secret|password|passwd|passphrase|pwd)$")
 _PLACEHOLDER = re.compile(r"<secret:[a-z-]+:\d+>")
 _SHORTEST = 8
 """Shorter values of environment variables are not taken for secrets: they would hit ordinary words."""
@@ -39,7 +39,7 @@ def named_secrets(environment: Mapping[str, str]) -> list[str]:
 
 
 class Secrets:
-    """The secrets met in one run, and their placeholders."""
+    """The secrets met in one process, and their placeholders."""
 
     def __init__(self, known: Iterable[str] = ()) -> None:
         self._known = sorted({value for value in known if value}, key=len, reverse=True)

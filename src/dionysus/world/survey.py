@@ -12,6 +12,8 @@ from dionysus.findings import Finding, code, plural, quoted
 TEXT_BYTES = 2**20
 """Larger files are not read as text."""
 _LARGE_LINES = 800
+_SURVEYED = 5_000
+"""Files that a survey reads at most, those nearest to the root first."""
 _LISTED = 3
 
 _C_LIKE = r"^\s*(?:[A-Za-z_][\w:<>,*&\[\] ]*\s+)+\*?(?P<name>[A-Za-z_]\w+)\s*\([^;]*$"
@@ -132,12 +134,15 @@ def survey(root: Path, files: Mapping[str, int]) -> list[Finding]:
     Args:
         files: Path → size in bytes.
     """
-    texts = {p: lines for p in files if is_source(p) or p.endswith(".md") if (lines := read_lines(root, p)) is not None}
+    wanted = sorted((p for p in files if is_source(p) or p.endswith(".md")), key=lambda p: (p.count("/"), p))
+    texts = {p: lines for p in wanted[:_SURVEYED] if (lines := read_lines(root, p)) is not None}
+    more = len(wanted) - _SURVEYED
     return [
         *_broken_links(root, {p: lines for p, lines in texts.items() if p.endswith(".md")}),
         *_left_markers(texts),
         *_untested(root, files, texts),
         *_large({p: len(lines) for p, lines in texts.items() if is_source(p) and not is_test(p)}),
+        *([Finding("more", f"{more:,} further files were not surveyed")] if more > 0 else []),
     ]
 
 

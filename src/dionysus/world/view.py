@@ -31,6 +31,8 @@ _RECENT = 200
 """Newest commits in which hot spots are looked for."""
 _LISTED_FILES = 25
 _LISTED_COMMITS = 8
+_COMPARED = 200
+"""Changed files, sources first, whose difference is worked out."""
 _WORDING_CHARS = 20_000
 _SAME_CHARS = 10
 _SMALL = 12
@@ -123,6 +125,10 @@ class View:
             return tuple(c for c in self.history if c.at > self._before.taken_at)
         return self._repository.since(self._before.head)
 
+    @cached_property
+    def _sources_first(self) -> list[Change]:
+        return sorted(self.changes, key=lambda c: (not is_source(c.path), is_test(c.path), c.path))
+
     def reasons(self) -> list[str]:
         """What happened since the last look, in words; empty where nothing did."""
         found = []
@@ -140,9 +146,9 @@ class View:
         return changed | untracked
 
     def wording(self) -> dict[str, str]:
-        """The text that moved: lines of each changed path, subject and paths of each new commit."""
+        """The text that moved: lines of the changed paths (of 200 at most), subject and paths of new commits."""
         found = {}
-        for change in self.changes:
+        for change in self._sources_first[:_COMPARED]:
             lines = (*self._difference(change.path).added, *self._difference(change.path).removed)
             found[change.path] = " ".join(lines)[:_WORDING_CHARS]
         for commit in self.new_commits:
@@ -256,13 +262,13 @@ class View:
             found.append(Finding("commit", f"{_day(c.at)} {c.sha} {quoted(c.subject, 100)}{where}"))
         if len(self.new_commits) > _LISTED_COMMITS:
             found.append(Finding("more", plural(len(self.new_commits) - _LISTED_COMMITS, "further new commit")))
-        order = sorted(self.changes, key=lambda c: (not is_source(c.path), is_test(c.path), c.path))
+        order = self._sources_first
         for change in order[:_LISTED_FILES]:
             found.append(Finding(change.kind, f"{code(change.path)} {self._what(change)}".rstrip()))
             found += self._new_markers(change)
         if len(order) > _LISTED_FILES:
             found.append(Finding("more", plural(len(order) - _LISTED_FILES, "further changed file")))
-        return found + self._dangling(order)
+        return found + self._dangling(order[:_COMPARED])
 
     def _what(self, change: Change) -> str:
         path, mark = change.path, self.snapshot.files.get(change.path)
