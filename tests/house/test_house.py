@@ -1,6 +1,7 @@
 """The house: public names, docs that run, examples that run, extras that stay optional."""
 
 import ast
+import json
 import os
 import re
 import subprocess
@@ -120,3 +121,13 @@ def test_a_missing_extra_says_how_to_get_it(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "pip install 'dionysus-agents[openai]'" in done.stderr
+
+
+def test_benchmarks_run_and_say_what_they_ran_on(tmp_path: Path) -> None:
+    (tmp_path / "watched").mkdir()
+    (tmp_path / "watched/a.py").write_text("x = 1\n")
+    arguments = ["beat", "--short", "--seed", "7", "--data", str(tmp_path / "watched"), "--json", str(tmp_path / "out")]
+    run(sys.executable, "-m", "benchmarks", *arguments, cwd=ROOT)
+    figures = json.loads((tmp_path / "out").read_text())
+    assert {"benchmark", "commit", "machine", "seed", "files", "first_s", "idle_s"} <= set(figures)
+    assert (figures["seed"], figures["files"]) == (7, 1)
