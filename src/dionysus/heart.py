@@ -1,0 +1,282 @@
+"""The heartbeat's cycle: look without a model, wake an agent if something happened, keep what it learned."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from dionysus.agents.heartbeat import PLANNING_INTERVAL, HeartbeatAgent
+from dionysus.agents.tools import Senses, heartbeat_tools
+from dionysus.errors import RunInterrupted
+from dionysus.findings import plural
+from dionysus.journal import Frame
+from dionysus.memory.basins import Basins
+from dionysus.memory.goals import SOON, Goals
+from dionysus.memory.mental_models import MentalModels
+from dionysus.memory.semantic import SemanticMemory
+from dionysus.recorder import Ending, Recorder
+from dionysus.stores import Store
+from dionysus.stores.contract import AgentExecutionTrace, Beat, Goal, Note, Status, Usage
+from dionysus.world import Snapshot, View, World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waking:
+    """A beat that found something to do, before its agent runs."""
+
+    number: int
+    place: str
+    reasons: tuple[str, ...]
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeatReport:
+    """What a heartbeat found and said."""
+
+    number: int
+    status: Status | str
+    """`idle`, or the trace's status."""
+    reasons: tuple[str, ...] = ()
+    """Why it woke: what changed, in words."""
+    text: str = ""
+    """The final answer."""
+    run_id: str | None = None
+    trace_id: str | None = None
+    error: str | None = None
+    plans: int = 0
+    actions: int = 0
+    model_calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    prompt_chars: int = 0
+    """Characters that were sent over all model calls."""
+    observations_pruned: int = 0
+    chars_saved: int = 0
+    """Characters that pruning kept out, summed over all prompts."""
+    basins_activated: int = 0
+    seconds: float = 0.0
+    since: datetime | None = None
+    """Idle: when the last beat with something to do was."""
+    since_beat: int | None = None
+    next_due: Goal | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What a beat sees before it decides whether to wake."""
+
+    view: View
+    place: str
+    began: datetime
+    seen: Beat | None
+    """The last beat that was carried through."""
+    notes: Sequence[Note]
+    failed: Sequence[AgentExecutionTrace]
+    newly_due: Sequence[Goal]
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why to wake, in words; empty: nothing happened."""
+        return (
+            *(["first look"] if self.view.first else self.view.reasons()),
+            *([plural(len(self.notes), "unread note")] if self.notes else []),
+            *([f"{plural(len(self.newly_due), 'goal')} due"] if self.newly_due else []),
+            *([plural(len(self.failed), "failed run")] if self.failed else []),
+        )
+
+
+class Heart:
+    """Beats, one at a time, over folders."""
+
+    def __init__(
+        self,
+        store: Store,
+        recorder: Recorder,
+        *,
+        memory: SemanticMemory,
+        basins: Basins,
+        goals: Goals,
+        own_files: Sequence[Path],
+        planning: bool,
+        clock: Callable[[], datetime],
+        new_suffix: Callable[[], str],
+    ) -> None:
+        """
+        Args:
+            own_files: Files of ours, which are never observed.
+        """
+        self._store, self._recorder = store, recorder
+        self._memory, self._basins, self._goals = memory, basins, goals
+        self._own_files, self._planning = own_files, planning
+        self._clock, self._new_suffix = clock, new_suffix
+
+    def beat(self, watch: Path, model: Any, *, git: bool, on_wake: Callable[[Waking], None] | None) -> BeatReport:
+        """See `Runtime.beat`."""
+        look = self._look(watch, git)
+        if not look.reasons:
+            return self._idle(look)
+        beat, frame = self._open(look)
+        if on_wake is not None:
+            reasons, name = look.reasons, str(model.model_id)
+            on_wake(Waking(number=beat.number, place=look.place, reasons=reasons, model=name))
+        senses = self._senses(look, beat, frame)
+        if not getattr(model, "is_reflex", False):
+            senses.thinker = frame.model(model, within_tool=True)
+        agent = HeartbeatAgent(
+            [frame.tool(tool) for tool in heartbeat_tools(senses)],
+            frame.model(model),
+            step_callbacks=self._recorder.callbacks_for(frame, look.place).get_registry("heartbeat", frame),
+            planning_interval=PLANNING_INTERVAL if self._planning else None,
+        )
+        agent.tools["final_answer"] = frame.tool(agent.tools["final_answer"])
+        with self._interruption_noted(beat):
+            ending = self._recorder.run(frame, agent, agent.beat_task)
+        report = self._report(frame, beat, ending)
+        self._close(beat, senses, report)
+        return report
+
+    def mark_interrupted(self) -> None:
+        """Beats whose run was cut off get the status `interrupted`; call it after the recorder's."""
+        live = {run.run_id for run in self._store.records.runs("running")}
+        for beat in self._store.mind.beats(status="running", limit=1000):
+            if beat.run_id not in live:
+                self._store.mind.update_beat(replace(beat, status="interrupted"))
+
+    # -- the cycle -------------------------------------------------------------------------------------
+
+    def _look(self, watch: Path, git: bool) -> Look:
+        began = self._clock()
+        world = World(watch, git=git, skip=self._own_files)
+        place = str(world.root)
+        seen = self._store.mind.last_beat(place, seen=True)
+        before = Snapshot.from_json(seen.snapshot) if seen is not None and seen.snapshot is not None else None
+        return Look(
+            view=world.look(before, began.timestamp()),
+            place=place,
+            began=began,
+            seen=seen,
+            notes=self._store.mind.unread_notes(),
+            failed=self._failed_since(seen),
+            newly_due=[g for g in self._goals.due(began) if seen is None or _became_due(g, seen.started_at, began)],
+        )
+
+    def _idle(self, look: Look) -> BeatReport:
+        mind = self._store.mind
+        with self._store.transaction():
+            number = mind.open_beat(look.place, look.began)
+            mind.update_beat(Beat(number=number, place=look.place, status="idle", started_at=look.began))
+        worked = mind.last_beat(look.place, worked=True)
+        return BeatReport(
+            number=number,
+            status="idle",
+            seconds=self._seconds_since(look.began),
+            since=worked.started_at if worked else None,
+            since_beat=worked.number if worked else None,
+            next_due=next((g for g in self._goals.listed() if g.due_at), None),
+        )
+
+    def _open(self, look: Look) -> tuple[Beat, Frame]:
+        with self._store.transaction():
+            number = self._store.mind.open_beat(look.place, look.began)
+            beat = Beat(
+                number=number,
+                place=look.place,
+                status="running",
+                started_at=look.began,
+                reasons=look.reasons,
+                run_id=f"beat-{number}-{self._new_suffix()}",
+            )
+            self._store.mind.update_beat(beat)
+            return beat, self._recorder.claim(str(beat.run_id), "heartbeat")
+
+    def _senses(self, look: Look, beat: Beat, frame: Frame) -> Senses:
+        return Senses(
+            view=look.view,
+            place=look.place,
+            beat=beat.number,
+            now=look.began,
+            reasons=look.reasons,
+            notes=look.notes,
+            due=self._goals.due(look.began),
+            failed=look.failed,
+            last=self._store.mind.last_beat(look.place, worked=True),
+            memory=self._memory,
+            goals=self._goals,
+            models=MentalModels(self._store.mind, look.place),
+            basin_id=self._basins.opened(look.place, f"beat {beat.number}", at=look.began),
+            frame=frame,
+        )
+
+    def _close(self, beat: Beat, senses: Senses, report: BeatReport) -> None:
+        """All at once, so that a beat which does not get here has changed nothing the next one looks at."""
+        done = report.status in ("success", "max_steps")
+        ending: Beat = replace(
+            beat,
+            report=report.text,
+            next_action=senses.captured.get("impulses"),
+            status="done" if done else "failed",
+            snapshot=senses.view.snapshot.to_json() if done else None,
+        )
+        with self._store.transaction():
+            self._basins.close(senses.basin_id)
+            if done:
+                self._remember_notes(senses)
+                senses.models.settle()
+                self._store.mind.drop_snapshots(beat.place, before=beat.number)
+            self._store.mind.update_beat(ending)
+
+    @contextmanager
+    def _interruption_noted(self, beat: Beat) -> Iterator[None]:
+        try:
+            yield
+        except RunInterrupted:
+            self._store.mind.update_beat(replace(beat, status="interrupted"))
+            raise
+
+    def _report(self, frame: Frame, beat: Beat, ending: Ending) -> BeatReport:
+        return BeatReport(
+            number=beat.number,
+            status=ending.status,
+            reasons=beat.reasons,
+            text=str(ending.output) if ending.output is not None else "",
+            run_id=frame.run.id,
+            trace_id=frame.trace_id,
+            error=ending.error,
+            plans=sum(s.step_type == "planning" for s in frame.finished),
+            actions=sum(s.step_type == "action" for s in frame.finished),
+            model_calls=frame.model_calls,
+            usage=frame.usage,
+            prompt_chars=frame.prompt_chars,
+            observations_pruned=sum(len(cuts) for cuts in frame.effects["pruned"]),
+            chars_saved=frame.chars_saved,
+            basins_activated=len({b["id"] for basins in frame.effects["basins"] for b in basins}),
+            seconds=self._seconds_since(beat.started_at),
+        )
+
+    def _remember_notes(self, senses: Senses) -> None:
+        for note in senses.notes:
+            self._memory.remember(
+                note.text, kind="note", source=f"note {note.id}", at=note.at, basin_id=senses.basin_id
+            )
+        self._store.mind.mark_notes_read([note.id for note in senses.notes], senses.beat)
+
+    def _failed_since(self, seen: Beat | None) -> list[AgentExecutionTrace]:
+        """Traces that failed since the last beat that was carried through."""
+        return [
+            trace
+            for status in ("error", "interrupted")
+            for trace in self._store.records.traces(status=status, limit=5)
+            if seen is not None and trace.started_at > seen.started_at
+        ]
+
+    def _seconds_since(self, began: datetime) -> float:
+        return (self._clock() - began).total_seconds()
+
+
+def _became_due(goal: Goal, last: datetime, now: datetime) -> bool:
+    """Whether a goal came near its date, or passed it, since the last look; or was set since."""
+    if goal.due_at is None:
+        return False
+    return goal.created_at > last or last < goal.due_at - SOON <= now or last < goal.due_at <= now
