@@ -17,7 +17,7 @@ from dionysus.callbacks.iwmt import iwmt_coherence_callback
 from dionysus.callbacks.pruning import MemoryPruning
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.callbacks.tracing import execution_trace_callback
-from dionysus.errors import RecordLost, RunInterrupted
+from dionysus.errors import DionysusError, RecordLost, RunInterrupted
 from dionysus.journal import Frame, Journal, Run
 from dionysus.journal.holding import Holder
 from dionysus.journal.secrets import Secrets
@@ -133,6 +133,9 @@ class Recorder:
         except Exception as failure:  # whatever ends an agent's run is its error, in the trace and for the caller
             ending = Ending(status="error", error=_reason(failure))
             log.debug("run %s failed", frame.run.id, exc_info=True)
+        except BaseException as stop:  # the interpreter is on its way out
+            ending = Ending(status="interrupted", error=type(stop).__name__)
+            raise
         finally:
             self._running = None
             self._finish(frame, ending)
@@ -167,8 +170,11 @@ class Recorder:
 
 
 def _reason(failure: BaseException) -> str:
-    """What went wrong, in one line: the innermost cause, which smolagents wraps."""
-    cause = failure
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return " ".join(f"{type(cause).__name__}: {cause}".split())
+    """What went wrong, in one line: our own error where there is one, else the innermost cause."""
+    chain = [failure]
+    while chain[-1].__cause__ is not None:
+        chain.append(chain[-1].__cause__)
+    ours = [error for error in chain if isinstance(error, DionysusError)]
+    if ours:
+        return " ".join(str(ours[-1]).split())
+    return " ".join(f"{type(chain[-1]).__name__}: {chain[-1]}".split())

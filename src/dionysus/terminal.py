@@ -3,6 +3,7 @@
 Plain text where the output is not a terminal. Only the command line uses this room.
 """
 
+import os
 import re
 import sys
 from typing import Any
@@ -20,10 +21,18 @@ _PIPE_WIDTH = 120
 _CHARS_PER_TOKEN = 4
 
 
+class _Output(Console):
+    """A console whose reader may go away: then the rest is not shown, and the run goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def console() -> Console:
     """A console that does not cut or colour what goes to a file or pipe."""
     tty = sys.stdout.isatty()
-    return Console(highlight=False, width=None if tty else _PIPE_WIDTH, soft_wrap=not tty)
+    return _Output(highlight=False, width=None if tty else _PIPE_WIDTH, soft_wrap=not tty)
 
 
 class LiveDisplay:

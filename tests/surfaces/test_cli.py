@@ -188,6 +188,22 @@ def test_a_model_that_fails_ends_with_its_reason(tmp_path: Path) -> None:
     assert "the model is out" in done.err.strip().splitlines()[-1]
 
 
+def test_an_endpoint_that_is_down_is_named(tmp_path: Path) -> None:
+    done = dionysus("beat", "-q", "--model", "openai:x", "--api-base", "http://127.0.0.1:9/v1", cwd=tmp_path)
+    assert done.returncode == 4
+    last = done.err.strip().splitlines()[-1]
+    assert "the endpoint http://127.0.0.1:9/v1 of 'x' cannot be reached" in last
+    assert "is it running?" in last
+
+
+def test_a_reader_that_goes_away_does_not_end_the_beat(repository: Repository) -> None:
+    command = f"{sys.executable} -m dionysus beat | head -1"
+    done = subprocess.run(["bash", "-c", command], cwd=repository.path, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("beat 1 ")
+    assert done.stderr == ""
+    assert "heartbeat · success" in dionysus("traces", "show", cwd=repository.path).out
+
+
 # -- speed --------------------------------------------------------------------------------------------
 
 

@@ -157,6 +157,19 @@ def test_a_rewritten_history_is_said(repository: Repository) -> None:
     assert texts(now.observe(), "rewritten")
 
 
+def test_another_branch_is_not_a_rewrite(repository: Repository) -> None:
+    repository.git("checkout", "-q", "-b", "other")
+    repository.commit("On the side", {"src/side.py": "x = 1\n"})
+    before = look(repository.path)
+    repository.git("checkout", "-q", "main")
+    now = look(repository.path, before, later=HOUR)
+    assert now.reasons() == ["1 file changed", "another branch or commit checked out"]
+    assert now.new_commits == ()
+    assert not now.rewritten
+    repository.git("branch", "-q", "-D", "other")
+    assert look(repository.path, before, later=HOUR).rewritten
+
+
 def test_gaps_are_new_files_whose_neighbours_are_tested(repository: Repository, seen: View) -> None:
     repository.write({"src/budget.py": "x = 1\n"})
     (gap,) = look(repository.path, seen, later=HOUR).gaps()
@@ -295,7 +308,7 @@ def test_a_repository_that_breaks_later_is_named_too(repository: Repository) -> 
 
 def test_an_empty_repository_and_an_empty_folder(tmp_path: Path) -> None:
     empty = Repository(tmp_path / "repository")
-    first = look(empty.path)
+    first = look(empty.path, later=-60 * 86400)
     assert texts(first.observe(), "place") == ["0 files, no git history"]
     empty.commit("Begin", {"a.py": "x = 1\n"})
     now = look(empty.path, first, later=HOUR)

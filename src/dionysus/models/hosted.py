@@ -32,7 +32,7 @@ class HostedModel(OpenAIModel):
         """One chat completion; `raw` is the server's whole response.
 
         Raises:
-            ModelError: The response has no choice.
+            ModelError: The endpoint did not answer, refused, or sent something else than a completion.
         """
         request = self._prepare_completion_kwargs(
             messages=messages,
@@ -45,7 +45,7 @@ class HostedModel(OpenAIModel):
             **kwargs,
         )
         self._apply_rate_limit()
-        response = self.retryer(self.client.chat.completions.create, **request)
+        response = self._call(request)
         if not getattr(response, "choices", None):
             raise ModelError(
                 f"the endpoint's response for {self.model_id!r} holds no choices; is it OpenAI-compatible?"
@@ -62,6 +62,29 @@ class HostedModel(OpenAIModel):
             raw=response,
             token_usage=usage and TokenUsage(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens),
         )
+
+    def _call(self, request: dict[str, Any]) -> Any:
+        from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
+
+        where = f"the endpoint {self.price_url} of {self.model_id!r}"
+        try:
+            return self.retryer(self.client.chat.completions.create, **request)
+        except APITimeoutError as error:
+            raise ModelError(
+                f"{where} did not answer in time; raise DIONYSUS_MODEL_TIMEOUT_S, or look at it"
+            ) from error
+        except APIConnectionError as error:
+            raise ModelError(f"{where} cannot be reached: {error.__cause__ or error}; is it running?") from error
+        except APIStatusError as error:
+            raise ModelError(f"{where} answered {error.status_code}: {_first_line(error.message)}") from error
+        except (OpenAIError, ValueError) as error:  # ValueError: the body is no JSON
+            raise ModelError(
+                f"{where} sent no completion: {_first_line(str(error))}; is it OpenAI-compatible?"
+            ) from error
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[0][:300]
 
 
 def open_hosted(name: str, *, api_base: str | None, api_key: str | None, timeout_s: float) -> HostedModel:

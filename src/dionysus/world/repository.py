@@ -99,6 +99,10 @@ class Repository:
         """Whether a commit is still there and an ancestor of what is checked out."""
         return self._call("merge-base", "--is-ancestor", commit, "HEAD").returncode == 0
 
+    def is_kept(self, commit: str) -> bool:
+        """Whether a branch or tag still holds a commit."""
+        return bool(self._call("for-each-ref", "--count=1", "--contains", commit).stdout.strip())
+
     # -- history ---------------------------------------------------------------------------------------
 
     @cached_property

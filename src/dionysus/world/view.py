@@ -110,19 +110,27 @@ class View:
 
     @cached_property
     def rewritten(self) -> bool:
-        """Whether the commit of the last look is no longer part of the history."""
+        """Whether the commit of the last look is in no branch or tag any more."""
+        return self.elsewhere and not self._repository_keeps_the_old_head
+
+    @cached_property
+    def elsewhere(self) -> bool:
+        """Whether the commit of the last look is not part of the history that is checked out."""
         old = self._before.head if self._before else None
         return bool(self.moved and old and self._repository and not self._repository.has(old))
 
     @cached_property
+    def _repository_keeps_the_old_head(self) -> bool:
+        old = self._before.head if self._before else None
+        return bool(old and self._repository and self._repository.is_kept(old))
+
+    @cached_property
     def new_commits(self) -> tuple[Commit, ...]:
-        """Commits since the last look, newest first; after a rewrite, those dated later than that look."""
+        """Commits since the last look, newest first; on another line of history, those dated later than that look."""
         if self._before is None or not self.moved or self._repository is None:
             return ()
-        if self._before.head is None:
-            return self.history
-        if self.rewritten:
-            return tuple(c for c in self.history if c.at > self._before.taken_at)
+        if self._before.head is None or self.elsewhere:
+            return tuple(c for c in self.history if c.at >= int(self._before.taken_at))
         return self._repository.since(self._before.head)
 
     @cached_property
@@ -136,8 +144,8 @@ class View:
             found.append(f"{plural(len(self.changes), 'file')} changed")
         if self.new_commits:
             found.append(plural(len(self.new_commits), "new commit"))
-        if self.rewritten:
-            found.append("history rewritten")
+        if self.elsewhere:
+            found.append("history rewritten" if self.rewritten else "another branch or commit checked out")
         return found
 
     def uncommitted(self) -> frozenset[str]:
@@ -202,7 +210,8 @@ class View:
             near = [p for p in self.snapshot.files if p != path and PurePosixPath(p).parent == folder]
             like = [p for p in near if PurePosixPath(p).suffix == suffix]
             kind = plural(len(like), f"{suffix or 'other'} file")
-            beside = f"; it joins {kind} in {code(str(folder))}" if like else ""
+            where = "beside it" if str(folder) == "." else f"in {code(str(folder))}"
+            beside = f"; it joins {kind} {where}" if like else ""
             return [Finding("fresh", f"{code(path)} has no history yet{beside}")]
         lines = read_lines(self.root, path)
         if lines is None:
@@ -255,8 +264,10 @@ class View:
 
     def _what_changed(self) -> list[Finding]:
         found = []
-        if self.rewritten:
-            found.append(Finding("rewritten", "the history was rewritten: the commit of the last look is gone"))
+        if self.elsewhere:
+            gone = "the history was rewritten: the commit of the last look is in no branch any more"
+            aside = "another branch or commit is checked out: the commit of the last look is not part of it"
+            found.append(Finding("rewritten", gone if self.rewritten else aside))
         for c in self.new_commits[:_LISTED_COMMITS]:
             where = f" ({_names(c.files)})" if c.files else ""
             found.append(Finding("commit", f"{_day(c.at)} {c.sha} {quoted(c.subject, 100)}{where}"))
@@ -285,7 +296,9 @@ class View:
             return "is back to what was committed"
         if len(delta.added) == len(delta.removed) == 1:
             return _replaced(delta.removed[0].strip(), delta.added[0].strip())
-        size = f"+{len(delta.added)}" + (f" −{len(delta.removed)}" if change.kind == "modified" else " lines")
+        size = f"+{len(delta.added)} −{len(delta.removed)}"
+        if change.kind == "added":
+            size = f"+{plural(len(delta.added), 'line')}"
         names = list(dict.fromkeys([*defined(path, delta.added), *defined(path, delta.places)]))
         where = f" in {', '.join(map(code, names[:3]))}" if names else ""
         said = _telling(delta.added)
