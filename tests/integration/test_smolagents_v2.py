@@ -170,6 +170,34 @@ def test_the_window_of_the_environment_is_used(
             assert step.pruned.before_step == step.step_number + 6
 
 
+def test_a_pruned_observation_can_be_fetched_back(tmp_path: Path, clock: Clock, repository: Repository) -> None:
+    def use(tool: str, **arguments: Any) -> dict[str, Any]:
+        return {"thought": tool, "calls": [{"name": tool, "arguments": arguments}]}
+
+    script = [
+        use("observe_environment"),
+        use("reflect_on_topic", topic="src/monitoring.py"),
+        use("list_goals"),
+        use("recall_observation", step=1),
+        use("recall_observation", step=1, query="uncommitted fixes"),
+        use("recall_observation", step=9),
+        use("final_answer", answer="Seen."),
+    ]
+    model = ScriptedModel(script)
+    with runtime_of(tmp_path, clock, model=model) as runtime:
+        full = runtime.traces.get_trace(str(runtime.beat(repository.path).trace_id))
+    actions = {s.step_number: s for s in full.steps if s.step_type == "action"}
+    assert actions[1].pruned is not None
+    shown = "\n".join(part["text"] for message in model.prompts[-1] for part in message.content)
+    assert "recall_observation(1)]" in shown
+    assert actions[4].observation == actions[1].observation
+    assert str(actions[1].observation) in shown  # fetched again: it stays
+    lines = str(actions[5].observation).splitlines()
+    assert 0 < len(lines) < len(str(actions[1].observation).splitlines())
+    assert all("fix" in line.lower() for line in lines)
+    assert "step 9 has no observation; steps with one: 1, 2, 3, 4, 5" in str(actions[6].error)
+
+
 def test_an_audit_log_on_request(tmp_path: Path, clock: Clock, repository: Repository) -> None:
     log = repository.path / "audit.jsonl"
     with runtime_of(tmp_path, clock, settings=Settings(audit=log)) as runtime:

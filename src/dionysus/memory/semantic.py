@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from dionysus.errors import BadInput, NotFound
+from dionysus.errors import BadInput
 from dionysus.memory.basins import Basins
 from dionysus.stores.contract import Memory
 from dionysus.stores.mind import Mind
@@ -120,17 +120,6 @@ class SemanticMemory:
                 hits.append(Hit(memory=memory, score=score * (0.6 + 0.4 * 0.5 ** (age_s / _HALF_LIFE_S))))
         hits.sort(key=lambda hit: (-hit.score, -hit.memory.at.timestamp(), hit.memory.id))
         return [hit for hit in hits[:limit] if hit.score >= _FLOOR * hits[0].score]
-
-    def get(self, memory_id: int) -> Memory:
-        """The memory of that id.
-
-        Raises:
-            NotFound: There is none.
-        """
-        memory = self._mind.memory(memory_id)
-        if memory is None:
-            raise NotFound("memory", memory_id, see="`dionysus recall`")
-        return memory
 
     def learn_commits(self, place: str, commits: Iterable[CommitLike]) -> int:
         """Keeps commits that are not known yet, in basins of their own; returns how many were new.

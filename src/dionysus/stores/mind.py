@@ -51,11 +51,6 @@ class Mind:
             self._db.write("INSERT INTO memory_terms (rowid, terms) VALUES (?, ?)", (new, " ".join(terms)))
             return new
 
-    def memory(self, memory_id: int) -> Memory | None:
-        """The memory of that id."""
-        rows = self._db.rows("SELECT * FROM memories WHERE id = ?", (memory_id,))
-        return self._db.record(Memory, rows[0]) if rows else None
-
     def memories(self, *, kind: str | None = None, place: str | None = None, limit: int = 20) -> list[Memory]:
         """Memories, newest first."""
         rows = self._db.rows(
