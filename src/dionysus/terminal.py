@@ -6,6 +6,7 @@ Plain text where the output is not a terminal. Only the command line uses this r
 import os
 import re
 import sys
+import textwrap
 from typing import Any
 
 from rich.console import Console
@@ -53,9 +54,11 @@ class LiveDisplay:
         coherence = _latest(frame, "coherence")
         level = f"{coherence['level']:.2f}" if coherence else "–"
         size = sum(len(str(message.content)) for message in agent.write_memory_to_messages()) / _CHARS_PER_TOKEN
-        line = Text.assemble(("plan", "bold cyan"), f"  {planned}  ")
-        line.append(f"coherence {level} · context ≈ {size / 1000:.1f}k tok", "dim")
-        self._line(line)
+        state = f"coherence {level} · context ≈ {size / 1000:.1f}k tok"
+        room = self._out.width - len("plan    ") - len(state)
+        if len(planned) > room:
+            planned = planned[: max(0, room - 1)] + "…"
+        self._line(Text.assemble(("plan", "bold cyan"), f"  {planned}  ", (state, "dim")))
         if "WARNING: coherence" in step.plan and coherence:
             self._line(Text(f"      coherence is low: {coherence['reason']}", "yellow"))
 
@@ -86,19 +89,16 @@ def print_report(out: Console, report: BeatReport, *, reflex: bool, command: str
         return
     out.print()
     if report.text:
-        out.print(report.text, markup=False, soft_wrap=True)
+        out.print(_fitted(report.text, out), markup=False, soft_wrap=True)
         out.print()
-    out.print(totals(report, reflex=reflex), style="dim", markup=False, soft_wrap=True)
+    lines = [totals(report, reflex=reflex)]
     if reflex and report.text:
-        out.print(
-            "Written by rules, not by an LLM: lines are copied from the tool results [n], shortened; "
-            "Next is a rule's sentence.",
-            style="dim",
-            markup=False,
-            soft_wrap=True,
-        )
+        copied = "Written by rules, not by an LLM: lines are copied from the tool results [n], shortened"
+        lines.append(f"{copied}; Next is a rule's sentence.")
     if report.trace_id:
-        out.print(f"trace {report.trace_id} · {command} traces show {report.trace_id}", style="dim", soft_wrap=True)
+        lines.append(f"trace {report.trace_id} · {command} traces show {report.trace_id}")
+    for line in lines:
+        out.print(_fitted(line, out, indent=0), style="dim", markup=False, soft_wrap=True)
 
 
 def idle_line(report: BeatReport) -> str:
@@ -132,6 +132,15 @@ def totals(report: BeatReport, *, reflex: bool) -> str:
         spent,
     ]
     return ", ".join(parts) + "."
+
+
+def _fitted(text: str, out: Console, *, indent: int = 12) -> str:
+    """On a terminal, lines that are too long go on below, indented; a file or pipe gets them whole."""
+    if not out.is_terminal:
+        return text
+    below = " " * indent
+    wrapped = [textwrap.wrap(line, out.width, subsequent_indent=below) or [""] for line in text.splitlines()]
+    return "\n".join(part for parts in wrapped for part in parts)
 
 
 def _latest(frame: Frame, effect: str) -> Any:
