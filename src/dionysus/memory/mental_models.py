@@ -12,9 +12,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
-from typing import Protocol
 
 from dionysus.findings import Finding, code
+from dionysus.memory.semantic import CommitLike
 from dionysus.stores.contract import MentalModel
 from dionysus.stores.mind import Mind
 
@@ -28,17 +28,6 @@ _JUDGED = 200
 """Newest commits over which the earned rate is counted."""
 _LISTED = 4
 _TEST = re.compile(r"(^|[/_.-])(tests?|spec)([/_.-]|$)", re.I)
-
-
-class CommitLike(Protocol):
-    """What a belief needs to know of a commit."""
-
-    @property
-    def sha(self) -> str: ...
-    @property
-    def at(self) -> float: ...
-    @property
-    def files(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
