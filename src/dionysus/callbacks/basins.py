@@ -25,7 +25,9 @@ def basin_activation_callback(
         query = str(call.arguments.get("query", ""))
 
         def activate(query: str = query) -> list[dict[str, Any]]:
-            done = basins.activate_for(memory.recall(query, place=place, limit=10))
+            hits = memory.recall(query, place=place, limit=10)
+            scores = [(hit.memory.basin_id, hit.score) for hit in hits if hit.memory.basin_id is not None]
+            done = basins.activate_for(scores)
             return [{**asdict(a), "id": a.basin_id} for a in done]
 
         activated = frame.effect("basins", activate)

@@ -8,14 +8,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from dionysus.errors import BadInput, NotFound
 from dionysus.stores.contract import Basin
 from dionysus.stores.mind import Mind
-
-if TYPE_CHECKING:
-    from dionysus.memory.semantic import CommitLike, Hit
 
 DECAY_S = 86400.0
 """τ: seconds after which an activation has fallen to 1/e."""
@@ -23,6 +20,19 @@ HABITUATION = 0.8
 """Factor on h with each activation; it recovers towards 1 with the same τ."""
 _BREAK_S = 2 * 86400.0
 _MOST_COMMITS = 30
+
+
+class CommitLike(Protocol):
+    """What memory needs to know of a commit."""
+
+    @property
+    def sha(self) -> str: ...
+    @property
+    def at(self) -> float: ...
+    @property
+    def subject(self) -> str: ...
+    @property
+    def files(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +52,7 @@ class Episode:
     """A burst of commits and its basin."""
 
     basin_id: int
-    commits: Sequence["CommitLike"]
+    commits: Sequence[CommitLike]
 
 
 class Basins:
@@ -93,21 +103,23 @@ class Basins:
         self._mind.update_basin(basin_id, activation=activation, habituation=rested * HABITUATION, activated_at=now)
         return Activation(basin_id=basin_id, name=basin.name, drive=strength, activation=activation)
 
-    def activate_for(self, hits: "Sequence[Hit]") -> list[Activation]:
+    def activate_for(self, hits: Sequence[tuple[int, float]]) -> list[Activation]:
         """Drives the basins that a recall's hits lie in, strongest first.
 
         The drive of a basin is the mean of its two best hits, relative to the best hit of the recall.
+
+        Args:
+            hits: (basin, score > 0) of each hit.
         """
-        best = max((hit.score for hit in hits), default=0.0)
+        best = max((score for _, score in hits), default=0.0)
         scores: dict[int, list[float]] = {}
-        for hit in hits:
-            if hit.memory.basin_id is not None and best > 0:
-                scores.setdefault(hit.memory.basin_id, []).append(hit.score / best)
+        for basin, score in hits:
+            scores.setdefault(basin, []).append(score / best)
         drives = {basin: sum(sorted(s)[-2:]) / len(s[-2:]) for basin, s in scores.items()}
         done = [self.activate_basin(basin, drive) for basin, drive in drives.items()]
         return sorted(done, key=lambda a: (-a.activation, a.basin_id))
 
-    def episodes_of(self, place: str, commits: "Sequence[CommitLike]") -> Iterator[Episode]:
+    def episodes_of(self, place: str, commits: Sequence[CommitLike]) -> Iterator[Episode]:
         """New commits, oldest first, as bursts: a pause of two days or thirty commits end one."""
         burst: list[CommitLike] = []
         for commit in commits:
@@ -118,7 +130,7 @@ class Basins:
         if burst:
             yield self._episode(place, burst)
 
-    def _episode(self, place: str, burst: "Sequence[CommitLike]") -> Episode:
+    def _episode(self, place: str, burst: Sequence[CommitLike]) -> Episode:
         first, last = (datetime.fromtimestamp(c.at, tz=UTC) for c in (burst[0], burst[-1]))
         days = f"{first:%Y-%m-%d}" if first.date() == last.date() else f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
         basin = self._mind.add_basin(name=f"commits {days}", place=place, opened_at=first)

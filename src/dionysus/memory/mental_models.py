@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 from dionysus.findings import Finding, code
-from dionysus.memory.semantic import CommitLike
+from dionysus.memory.basins import CommitLike
 from dionysus.stores.contract import MentalModel
 from dionysus.stores.mind import Mind
 

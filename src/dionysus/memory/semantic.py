@@ -7,10 +7,9 @@ where the query has fewer than three.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
 from dionysus.errors import BadInput
-from dionysus.memory.basins import Basins
+from dionysus.memory.basins import Basins, CommitLike
 from dionysus.stores.contract import Memory
 from dionysus.stores.mind import Mind
 from dionysus.words import stems
@@ -19,19 +18,6 @@ _HALF_LIFE_S = 365 * 86400.0
 """Age at which a memory's age factor has come half of its way from 1 to 0.6."""
 _FLOOR = 0.4
 """Hits below this share of the best score are left out."""
-
-
-class CommitLike(Protocol):
-    """What memory needs to know of a commit."""
-
-    @property
-    def sha(self) -> str: ...
-    @property
-    def at(self) -> float: ...
-    @property
-    def subject(self) -> str: ...
-    @property
-    def files(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
