@@ -70,6 +70,7 @@ def test_the_first_beat_uses_nine_tools_then_answers(
     assert all("[IWMT] Coherence: " in str(p.plan) for p in plans)
     assert [p.coherence is None for p in plans] == [True, False, False, False]
     assert full.basins
+    assert [(m.source, m.at_step) for m in full.memories] == [("beat 1", 9)]
     assert any(s.pruned for s in full.steps)
     assert (full.trace.status, full.trace.success) == ("success", True)
     assert full.trace.summary == report.text

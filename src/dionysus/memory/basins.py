@@ -112,6 +112,8 @@ class Basins:
             hits: (basin, score > 0) of each hit.
         """
         best = max((score for _, score in hits), default=0.0)
+        if best <= 0:
+            return []
         scores: dict[int, list[float]] = {}
         for basin, score in hits:
             scores.setdefault(basin, []).append(score / best)

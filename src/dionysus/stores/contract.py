@@ -160,6 +160,15 @@ class BasinLink:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CreatedMemory:
+    """CREATED_MEMORY: a memory that a step of a run kept."""
+
+    memory_id: int
+    source: str
+    at_step: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgentExecutionTrace:
     """The log of one agent's run (not a trajectory in a state space; see docs/TERMINOLOGY.md)."""
 

@@ -8,6 +8,7 @@ from dionysus.stores.contract import (
     AgentExecutionStep,
     AgentExecutionTrace,
     BasinLink,
+    CreatedMemory,
     Event,
     RunRecord,
     Status,
@@ -177,6 +178,14 @@ class Records:
             (trace_id,),
         )
         return [self._db.record(BasinLink, row) for row in rows]
+
+    def created_memories(self, run_id: str) -> list[CreatedMemory]:
+        """The memories that a run kept (CREATED_MEMORY), in order of steps."""
+        rows = self._db.rows(
+            "SELECT id AS memory_id, source, step AS at_step FROM memories WHERE run_id = ? ORDER BY step, id",
+            (run_id,),
+        )
+        return [self._db.record(CreatedMemory, row) for row in rows]
 
     def token_usage(self) -> list[TokenUsage]:
         """Sums per agent, by name. A sum with an unknown price has no price."""

@@ -19,6 +19,9 @@ def overview(full: FullTrace) -> str:
     if full.basins:
         lines += ["", "Basins activated"]
         lines += [f"  {b.strength:.2f}  {b.name}  (step {b.at_step})" for b in full.basins]
+    if full.memories:
+        lines += ["", "Memories kept"]
+        lines += [f"  {m.source}  (step {m.at_step})" for m in full.memories]
     if trace.error_message:
         lines += ["", f"Error: {trace.error_message}"]
     if trace.summary:

@@ -10,6 +10,7 @@ from dionysus.stores.contract import (
     AgentExecutionStep,
     AgentExecutionTrace,
     BasinLink,
+    CreatedMemory,
     Status,
     TokenUsage,
 )
@@ -26,6 +27,8 @@ class FullTrace:
     trace: AgentExecutionTrace
     steps: tuple[AgentExecutionStep, ...]
     basins: tuple[BasinLink, ...]
+    memories: tuple[CreatedMemory, ...]
+    """What the run kept."""
 
 
 class ExecutionTraceService:
@@ -165,6 +168,7 @@ class ExecutionTraceService:
             trace=trace,
             steps=tuple(self._records.steps(trace.id)),
             basins=tuple(self._records.basin_links(trace.id)),
+            memories=tuple(self._records.created_memories(trace.run_id)),
         )
 
     def list_traces(

@@ -80,6 +80,7 @@ CREATE TABLE memories (
 );
 CREATE INDEX memories_kind ON memories(kind, at DESC);
 CREATE INDEX memories_basin ON memories(basin_id);
+CREATE INDEX memories_run ON memories(run_id);
 -- The stems of each memory, as `dionysus.words` makes them; rowid = memories.id.
 CREATE VIRTUAL TABLE memory_terms USING fts5(terms, tokenize = "unicode61 remove_diacritics 0 tokenchars '#'");
 
