@@ -1,11 +1,12 @@
 """The command line: parses, calls the runtime, prints. No logic; heavy imports only where a command needs them."""
 
+import io
 import json
 import logging
 import signal
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -88,7 +89,8 @@ def beat(
             _print_json(asdict(report))
         else:
             reflex = bool(getattr(runtime.model, "is_reflex", False))
-            print_report(out, report, reflex=reflex, command=sys.argv[0])
+            kept = runtime.settings.trace and runtime.settings.store != "sqlite://"
+            print_report(out, report, reflex=reflex, command=sys.argv[0] if kept else None)
     if report.status not in ("idle", "success", "max_steps"):
         print(f"dionysus: the beat ended with status {report.status}: {report.error}", file=sys.stderr)
         raise typer.Exit(4)
@@ -119,8 +121,10 @@ def recall(
     as_json: Json = False,
 ) -> None:
     """Find memories."""
+    from dionysus.runtime import checked_text
+
     with _runtime(store) as runtime:
-        hits = runtime.memory.recall(query, limit=limit)
+        hits = runtime.memory.recall(checked_text("query", query), limit=limit)
     if as_json:
         _print_json([asdict(hit) for hit in hits])
         return
@@ -139,8 +143,17 @@ def goals(
     as_json: Json = False,
 ) -> None:
     """List goals; `dionysus goals --help` shows how to add and close them."""
-    if context.invoked_subcommand is not None:
-        return
+    if context.invoked_subcommand is None:
+        list_goals(all_, store, as_json)
+
+
+@goals_app.command("list")
+def list_goals(
+    all_: Annotated[bool, typer.Option("--all", help="Closed ones too.")] = False,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """List goals."""
     with _runtime(store) as runtime:
         found = runtime.goals.listed(status=None if all_ else "open")
     if as_json:
@@ -162,7 +175,7 @@ def add_goal(
     from dionysus.runtime import checked_text
 
     with _runtime(store) as runtime:
-        goal = runtime.goals.add(checked_text("goal", text), due_at=_date(due) if due else None)
+        goal = runtime.goals.add(checked_text("goal", text), due_at=_date(due) if due is not None else None)
         print(_goal_line(goal))
 
 
@@ -222,7 +235,7 @@ def show_trace(trace_id: TraceId = None, store: Store = None, as_json: Json = Fa
     from dionysus.traces.render import overview
 
     with _runtime(store) as runtime:
-        full = runtime.traces.get_trace(trace_id or _newest(runtime))
+        full = runtime.traces.get_trace(_newest(runtime) if trace_id is None else trace_id)
     if as_json:
         _print_json(asdict(full))
     else:
@@ -235,7 +248,7 @@ def replay_trace(trace_id: TraceId = None, store: Store = None) -> None:
     from dionysus.traces.render import replay
 
     with _runtime(store) as runtime:
-        print(_printable(replay(runtime.traces.get_trace(trace_id or _newest(runtime)))))
+        print(_printable(replay(runtime.traces.get_trace(_newest(runtime) if trace_id is None else trace_id))))
 
 
 @traces_app.command("tokens")
@@ -269,6 +282,9 @@ def doctor(store: Store = None, model: Model = None) -> None:
 
 def main() -> None:
     """Runs a command; errors that a user can mend are one line and an exit code of their own."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no "·" gets a "?", not a traceback
     try:
         app()
     except DionysusError as error:
@@ -313,13 +329,17 @@ def _stop_at_safe_point(runtime: "Runtime") -> None:
 
 
 def _date(text: str) -> datetime:
+    """A number of days from now, or the end of a day."""
     try:
         if text.endswith("d"):
-            return datetime.now(UTC) + timedelta(days=float(text[:-1]))
-        day = datetime.fromisoformat(text)
-    except (ValueError, OverflowError) as error:
+            due = datetime.now(UTC) + timedelta(days=float(text[:-1]))
+        else:
+            due = datetime.combine(date.fromisoformat(text), time(23, 59, 59)).astimezone(UTC)
+        if not 2000 <= due.year <= 9000:
+            raise ValueError("out of range")
+    except (ValueError, OverflowError, OSError) as error:
         raise BadInput(f"--due {text!r} is no date; write 2026-12-31, or 3d for in three days") from error
-    return day.astimezone(UTC)
+    return due
 
 
 def _goal_line(goal: "Goal") -> str:

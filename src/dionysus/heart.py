@@ -100,16 +100,18 @@ class Heart:
         goals: Goals,
         own_files: Sequence[Path],
         planning: bool,
+        hide: Callable[[str], str],
         clock: Callable[[], datetime],
         new_suffix: Callable[[], str],
     ) -> None:
         """
         Args:
             own_files: Files of ours, which are never observed.
+            hide: Replaces secrets in a text by placeholders.
         """
         self._store, self._recorder = store, recorder
         self._memory, self._basins, self._goals = memory, basins, goals
-        self._own_files, self._planning = own_files, planning
+        self._own_files, self._planning, self._hide = own_files, planning, hide
         self._clock, self._new_suffix = clock, new_suffix
 
     def beat(self, watch: Path, model: Any, *, git: bool, on_wake: Callable[[Waking], None] | None) -> BeatReport:
@@ -215,7 +217,7 @@ class Heart:
         ending: Beat = replace(
             beat,
             report=report.text,
-            next_action=senses.captured.get("impulses"),
+            next_action=self._hide(senses.captured.get("impulses", "")) or None,
             status="done" if done else "failed",
             snapshot=senses.view.snapshot.to_json() if done else None,
         )

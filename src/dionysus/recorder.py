@@ -131,8 +131,12 @@ class Recorder:
         except RecordLost as lost:
             raise lost.cause from lost
         except Exception as failure:  # whatever ends an agent's run is its error, in the trace and for the caller
-            ending = Ending(status="error", error=_reason(failure))
+            stopped = frame.run.stop_reason
+            status: Status = "interrupted" if stopped else "error"
+            ending = Ending(status=status, error=stopped or self._secrets.hide(_reason(failure)))
             log.debug("run %s failed", frame.run.id, exc_info=True)
+            if stopped:
+                raise RunInterrupted(stopped) from None
         except BaseException as stop:  # the interpreter is on its way out
             ending = Ending(status="interrupted", error=type(stop).__name__)
             raise

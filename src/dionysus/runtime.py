@@ -52,7 +52,8 @@ class Runtime:
         self._given_model = model if model is not None else self.settings.model
         self._model: Any = None
         self._key = self.settings.api_key.get_secret_value() if self.settings.api_key else None
-        self._secrets = Secrets([*named_secrets(os.environ), *([self._key] if self._key else [])])
+        known = [*named_secrets(os.environ), *([self._key] if self._key else [])]
+        self._secrets = Secrets(known, tag=f"{secrets.token_hex(2)}-")
         self._store = open_store(store or self.settings.store)
         mind, hide = self._store.mind, self._secrets.hide
         self.traces = ExecutionTraceService(self._store.records, clock=clock)
@@ -70,6 +71,7 @@ class Runtime:
             goals=self.goals,
             own_files=self._own_files(),
             planning=self.settings.planning,
+            hide=hide,
             clock=clock,
             new_suffix=new_suffix,
         )

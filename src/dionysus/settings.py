@@ -17,7 +17,9 @@ DEFAULT_STORE = "sqlite:///.dionysus/mind.db"
 class Settings(BaseSettings):
     """What can be set; flags of the command line go before the environment, that before the defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="DIONYSUS_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DIONYSUS_", frozen=True, extra="ignore", populate_by_name=True, env_ignore_empty=True
+    )
 
     store: str = Field(DEFAULT_STORE, description="Where everything is kept: sqlite:///PATH")
     model: str = Field("reflex", description="What the agents think with: reflex, openai:NAME, scripted:FILE")

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import textwrap
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.console import Console
@@ -82,8 +83,12 @@ class LiveDisplay:
         self._out.print(line, no_wrap=True, overflow="ellipsis", soft_wrap=False)
 
 
-def print_report(out: Console, report: BeatReport, *, reflex: bool, command: str) -> None:
-    """The final report, its totals, and where its trace is."""
+def print_report(out: Console, report: BeatReport, *, reflex: bool, command: str | None) -> None:
+    """The final report, its totals, and where its trace is.
+
+    Args:
+        command: What shows the trace; None: nothing was kept.
+    """
     if report.status == "idle":
         out.print(idle_line(report), markup=False, soft_wrap=True)
         return
@@ -95,7 +100,7 @@ def print_report(out: Console, report: BeatReport, *, reflex: bool, command: str
     if reflex and report.text:
         copied = "Written by rules, not by an LLM: lines are copied from the tool results [n], shortened"
         lines.append(f"{copied}; Next is a rule's sentence.")
-    if report.trace_id:
+    if report.trace_id and command:
         lines.append(f"trace {report.trace_id} · {command} traces show {report.trace_id}")
     for line in lines:
         out.print(_fitted(line, out, indent=0), style="dim", markup=False, soft_wrap=True)
@@ -105,7 +110,10 @@ def idle_line(report: BeatReport) -> str:
     """A beat in which nothing had happened."""
     since = f" since {report.since.astimezone():%Y-%m-%d %H:%M} (beat {report.since_beat})" if report.since else ""
     due = report.next_due
-    waiting = f" Next due: goal {due.id} ({due.due_at.astimezone():%Y-%m-%d})." if due and due.due_at else ""
+    waiting = ""
+    if due and due.due_at:
+        word = "Next due" if due.due_at >= datetime.now(UTC) else "Overdue"
+        waiting = f" {word}: goal {due.id} ({due.due_at.astimezone():%Y-%m-%d})."
     return f"idle: nothing changed{since}.{waiting} 0 model calls, {report.seconds:.2f} s"
 
 

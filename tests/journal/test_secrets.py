@@ -36,11 +36,25 @@ def test_well_known_shapes_are_hidden_and_restored(kind: str, secret: str) -> No
     assert secrets.restore_in({"a": [hidden]}) == {"a": [f"before {secret} after"]}
 
 
-def test_passwords_in_urls_and_known_values_are_hidden() -> None:
+def test_logins_in_urls_and_known_values_are_hidden() -> None:
     secrets = Secrets(["my own pass phrase"])
     text = secrets.hide("https://ada:hunter22@example.org/x, my own pass phrase")
-    assert text == "https://<secret:url-password:2>@example.org/x, <secret:known:1>"
+    assert text == "https://<secret:url-login:2>@example.org/x, <secret:known:1>"
     assert secrets.hide("https://example.org:80/a@b") == "https://example.org:80/a@b"
+    assert "token" not in secrets.hide("https://sometoken@example.org")
+    assert "word" not in secrets.hide("redis://:password@localhost")
+
+
+def test_a_shape_within_a_name_is_seen() -> None:
+    assert Secrets().hide(f"key_{SHAPES['aws-key']}_old") == "key_<secret:aws-key:1>_old"
+
+
+def test_placeholders_of_other_processes_are_left_alone() -> None:
+    before, now = Secrets(tag="aaaa-"), Secrets(tag="bbbb-")
+    kept = before.hide(SHAPES["aws-key"])
+    now.hide(SHAPES["aws-key"].replace("A", "B", 1).replace("BKIA", "AKIA").replace("5678", "0000"))
+    assert kept == "<secret:aws-key:aaaa-1>"
+    assert now.restore_in(kept) == kept
 
 
 def test_variables_named_like_secrets_are_known() -> None:

@@ -123,6 +123,19 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         open_store(f"sqlite:///{tmp_path}/s.db")
 
 
+def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "s.db") as raw:
+        raw.execute("CREATE TABLE notes (mine)")
+    raw.close()
+    before = (tmp_path / "s.db").read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        open_store(f"sqlite:///{tmp_path}/s.db")
+    with sqlite3.connect(tmp_path / "s.db") as raw:
+        assert [row[0] for row in raw.execute("SELECT name FROM sqlite_master")] == ["notes"]
+    raw.close()
+    assert len(before) == (tmp_path / "s.db").stat().st_size
+
+
 def test_a_folder_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="is not a file"):
         open_store(f"sqlite:///{tmp_path}")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,45 @@ def test_goals_from_the_command_line(tmp_path: Path) -> None:
     assert "goal 1 open" in dionysus("goals", "reopen", "1", cwd=tmp_path).out
 
 
+def test_dates_are_days_as_the_reader_counts_them(tmp_path: Path) -> None:
+    today, tomorrow = date.today(), date.today() + timedelta(days=1)
+    dionysus("goals", "add", "One", "--due", today.isoformat(), cwd=tmp_path)
+    dionysus("goals", "add", "Two", "--due", tomorrow.isoformat(), cwd=tmp_path)
+    dionysus("goals", "add", "Three", "--due", "2020-01-02", cwd=tmp_path)
+    seen = dionysus("beat", "-q", cwd=tmp_path)
+    said = dionysus("traces", "replay", cwd=tmp_path).out
+    assert seen.returncode == 0
+    assert "goal 1 is due today" in said
+    assert "goal 2 is due in 1 d" in said
+    assert f"goal 3 is overdue by {(today - date(2020, 1, 2)).days} d" in said
+    assert "Overdue: goal 3 (2020-01-02)" in dionysus("beat", cwd=tmp_path).out
+
+
+def test_a_terminal_that_knows_no_special_characters_gets_a_report_all_the_same(tmp_path: Path) -> None:
+    ascii_only = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    assert dionysus("beat", cwd=tmp_path, environment=ascii_only).returncode == 0
+    assert dionysus("traces", "show", cwd=tmp_path, environment=ascii_only).returncode == 0
+
+
+def test_empty_variables_are_unset_ones(tmp_path: Path) -> None:
+    empty = dict.fromkeys(["DIONYSUS_STORE", "DIONYSUS_AUDIT", "AGENT_MEMORY_WINDOW", "DIONYSUS_MODEL"], "")
+    assert dionysus("beat", "-q", cwd=tmp_path, environment=empty).returncode == 0
+
+
+def test_secrets_of_notes_files_and_commits_are_not_in_the_store(repository: Repository) -> None:
+    first, second, third = "AKIAAAAAAAAAAAAAAAAA", "AKIABBBBBBBBBBBBBBBB", "ghp_" + "x1" * 18
+    dionysus("beat", "-q", cwd=repository.path)
+    dionysus("tell", f"rotate {first} today", cwd=repository.path)
+    repository.commit(f"Add {third}", {"src/keys.py": f"# TODO use {second}\n"})
+    out = dionysus("beat", "-q", cwd=repository.path).out
+    out += dionysus("traces", "replay", cwd=repository.path).out
+    raw = b"".join(path.read_bytes() for path in (repository.path / ".dionysus").glob("mind.db*") if path.is_file())
+    for secret in (first, second, third):
+        assert secret not in out
+        assert secret.encode() not in raw
+    assert out.count("<secret:aws-key:") >= 2
+
+
 def test_doctor_says_what_would_be_used(tmp_path: Path) -> None:
     done = dionysus("doctor", cwd=tmp_path, environment={"OPENAI_API_KEY": "sk-not-a-real-key"})
     assert done.returncode == 0
@@ -130,6 +170,12 @@ def test_verbose_logs_plans_and_coherence(repository: Repository) -> None:
         (["traces", "replay"], "no traces yet"),
         (["goals", "done", "99"], "no goal 99"),
         (["goals", "add", "x", "--due", "tomorrow"], "write 2026-12-31"),
+        (["goals", "add", "x", "--due", "0001-01-01"], "write 2026-12-31"),
+        (["goals", "add", "x", "--due", "9999-12-31"], "write 2026-12-31"),
+        (["goals", "add", "x", "--due", "1e30d"], "write 2026-12-31"),
+        (["goals", "add", "x", "--due", ""], "write 2026-12-31"),
+        (["recall", ""], "empty"),
+        (["traces", "show", ""], "no trace ''"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_to_do(tmp_path: Path, arguments: list[str], says: str) -> None:

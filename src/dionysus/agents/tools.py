@@ -14,7 +14,7 @@ from smolagents.models import MessageRole
 
 from dionysus.agents.synthesis import synthesize
 from dionysus.errors import BadInput
-from dionysus.findings import Finding, ago, code, plural, quoted, render
+from dionysus.findings import Finding, ago, code, quoted, render
 from dionysus.journal import Frame
 from dionysus.memory.goals import Goals, reached, touched
 from dionysus.memory.mental_models import Happened, MentalModels
@@ -112,7 +112,7 @@ class SemanticRecall(_BeatTool):
         s = self.senses
         s.memory.learn_commits(s.place, s.view.history)
         s.memory.learn_principles(s.place, s.view.principles())
-        found = [self._before(s.last)] if s.last else []
+        found = [self._before(s.last)] if s.last and s.last.next_action else []
         fresh = {f"commit {c.sha}" for c in s.view.new_commits} | ({f"beat {s.last.number}"} if s.last else set())
         kinds = ("beat", "note", "commit", "fact")
         hits = s.memory.recall(query, kinds=kinds, place=s.place, limit=4, without=fresh)
@@ -129,10 +129,8 @@ class SemanticRecall(_BeatTool):
     def _before(self, last: Beat) -> Finding:
         s = self.senses
         when = ago(last.started_at.timestamp(), s.now.timestamp())
-        if not last.next_action:
-            return Finding("before", f"beat {last.number} ({when}) kept no intention")
         moved = {c.path for c in s.view.changes} | {path for commit in s.view.new_commits for path in commit.files}
-        names = Finding("", last.next_action).identifiers
+        names = Finding("", str(last.next_action)).identifiers
         since = [name for name in names if name in moved]
         then = (
             f" – {', '.join(map(code, since))} changed since"
@@ -373,7 +371,7 @@ def heartbeat_tools(senses: Senses) -> list[Tool]:
 def _when(goal: Goal, now: datetime) -> str:
     if goal.due_at is None:
         return "open"
-    days = (goal.due_at - now).total_seconds() / 86400
-    if days < 0:
-        return f"overdue by {plural(max(1, round(-days)), 'd').removesuffix('s')}"
-    return "due today" if days < 1 else f"due in {days:.0f} d"
+    days = (goal.due_at.astimezone().date() - now.astimezone().date()).days
+    if goal.due_at < now:
+        return f"overdue by {-days} d" if days else "overdue since today"
+    return f"due in {days} d" if days else "due today"

@@ -31,11 +31,12 @@ class Run:
     def __init__(self, run_id: str, journal: Journal, *, secrets: Secrets, meter: Meter) -> None:
         self.id = run_id
         self.journal, self.secrets, self.meter = journal, secrets, meter
-        self._stop: str | None = None
+        self.stop_reason: str | None = None
+        """Why the run was asked to stop."""
 
     def stop(self, reason: str) -> None:
         """Asks the run to end before its next call; safe from a signal handler or another thread."""
-        self._stop = reason
+        self.stop_reason = reason
 
     def check(self) -> None:
         """The safe point before each call.
@@ -43,8 +44,8 @@ class Run:
         Raises:
             RunInterrupted: The run was asked to stop.
         """
-        if self._stop is not None:
-            raise RunInterrupted(self._stop)
+        if self.stop_reason is not None:
+            raise RunInterrupted(self.stop_reason)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +246,7 @@ class Frame:
         except Exception as error:
             text = f"{type(error).__name__}: {self.run.secrets.hide(str(error))}"
             self._write("model_called", position, {**body, "error": text}, digest=digest)
+            self.model_calls += 1
             raise
         usage = self.run.meter(model, message, chars)
         self._hide(message)

@@ -11,24 +11,24 @@ from typing import Any
 
 _SHAPES = {
     # published token formats: prefix and length as their issuers document them
-    "openai-key": r"\bsk-(?:proj-|svcacct-|ant-)?[A-Za-z0-9_-]{20,}",
-    "github-token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,})",
-    "gitlab-token": r"\bglpat-[A-Za-z0-9_-]{20,}",
-    "aws-key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-    "google-key": r"\bAIza[A-Za-z0-9_-]{35}",
-    "slack-token": r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",
-    "huggingface-token": r"\bhf_[A-Za-z0-9]{30,}",
-    "pypi-token": r"\bpypi-[A-Za-z0-9_-]{50,}",
-    "npm-token": r"\bnpm_[A-Za-z0-9]{36}",
-    "stripe-key": r"\b[rs]k_(?:live|test)_[A-Za-z0-9]{20,}",
-    "jwt": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
+    "openai-key": r"(?<![A-Za-z0-9])sk-(?:proj-|svcacct-|ant-)?[A-Za-z0-9_-]{20,}",
+    "github-token": r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{40,})",
+    "gitlab-token": r"(?<![A-Za-z0-9])glpat-[A-Za-z0-9_-]{20,}",
+    "aws-key": r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])",
+    "google-key": r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}",
+    "slack-token": r"(?<![A-Za-z0-9])xox[abeprs]-[A-Za-z0-9-]{10,}",
+    "huggingface-token": r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{30,}",
+    "pypi-token": r"(?<![A-Za-z0-9])pypi-[A-Za-z0-9_-]{50,}",
+    "npm-token": r"(?<![A-Za-z0-9])npm_[A-Za-z0-9]{36}",
+    "stripe-key": r"(?<![A-Za-z0-9])[rs]k_(?:live|test)_[A-Za-z0-9]{20,}",
+    "jwt": r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
     "private-key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-    "url-password": r"(?<=://)[^\s:/@]+:[^\s:/@]+(?=@)",
+    "url-login": r"(?<=://)(?!<secret:)[^\s/@]+(?=@)",
 }
 _SHAPE = re.compile("|".join(f"(?P<{name.replace('-', '_')}>{shape})" for name, shape in _SHAPES.items()))
 _HINT = re.compile(r"sk-|gh[pousr]_|github_pat_|glpat-|AKIA|ASIA|AIza|xox|hf_|pypi-|npm_|[rs]k_|eyJ|PRIVATE KEY|://")
 _SECRET_NAME = re.compile(r"(?i)(^|_)(api_?key|key|token|secret|password|passwd|passphrase|pwd)$")
-_PLACEHOLDER = re.compile(r"<secret:[a-z-]+:\d+>")
+_PLACEHOLDER = re.compile(r"<secret:[a-z-]+:[\w-]+>")
 _SHORTEST = 8
 """Shorter values of environment variables are not taken for secrets: they would hit ordinary words."""
 
@@ -41,7 +41,13 @@ def named_secrets(environment: Mapping[str, str]) -> list[str]:
 class Secrets:
     """The secrets met in one process, and their placeholders."""
 
-    def __init__(self, known: Iterable[str] = ()) -> None:
+    def __init__(self, known: Iterable[str] = (), *, tag: str = "") -> None:
+        """
+        Args:
+            tag: Stands in every placeholder; one of its own for each process keeps placeholders apart that texts in
+                the store still hold from earlier ones.
+        """
+        self._tag = tag
         self._known = sorted({value for value in known if value}, key=len, reverse=True)
         self._placeholders: dict[str, str] = {}
         self._values: dict[str, str] = {}
@@ -79,6 +85,6 @@ class Secrets:
     def _placeholder(self, kind: str, value: str) -> str:
         with self._lock:
             if value not in self._placeholders:
-                name = f"<secret:{kind}:{len(self._placeholders) + 1}>"
+                name = f"<secret:{kind}:{self._tag}{len(self._placeholders) + 1}>"
                 self._placeholders[value], self._values[name] = name, value
             return self._placeholders[value]

@@ -43,7 +43,7 @@ class Goals:
         Raises:
             BadInput: The text is empty.
         """
-        text = self._hide(text).strip()
+        text = " ".join(self._hide(text).split())
         if not text:
             raise BadInput("a goal needs a text")
         return self.get(self._mind.add_goal(text, self._clock(), due_at))

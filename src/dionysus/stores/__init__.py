@@ -45,7 +45,8 @@ def store_path(url: str) -> Path | None:
         return None
     if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
         return Path(url.removeprefix("sqlite:///")).expanduser()
-    raise BadInput(f"unknown store {url!r}; write sqlite:///PATH, or sqlite:// for one in memory")
+    scheme = url.partition("://")[0][:40]  # not the whole URL: it may hold a password
+    raise BadInput(f"unknown store {scheme!r}; write sqlite:///PATH, or sqlite:// for one in memory")
 
 
 def open_store(url: str) -> Store:

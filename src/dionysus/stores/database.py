@@ -25,6 +25,8 @@ from dionysus.errors import StoreError, StoreTooNew
 
 Record = TypeVar("Record")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_APPLICATION = 0x44494F4E
+"""`DION`, in the file's header."""
 _INLINE_CHARS = 512
 """Longer strings within JSON are kept in `texts`, once each."""
 
@@ -110,12 +112,12 @@ class Database:
     def write(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Executes one statement in a transaction; returns the last row id."""
         with self.transaction():
-            return self._connection.execute(sql, parameters).lastrowid or 0
+            return self._connection.execute(sql, _bindable(parameters)).lastrowid or 0
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """All rows of a query."""
         with self._lock, self._mapped():
-            return self._connection.execute(sql, parameters).fetchall()
+            return self._connection.execute(sql, _bindable(parameters)).fetchall()
 
     # -- records ---------------------------------------------------------------------------------------
 
@@ -150,9 +152,7 @@ class Database:
         return CONVERTER.structure(columns, kind)
 
     def _column(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return _storable(value)
-        if value is None or isinstance(value, bool | int | float):
+        if value is None or isinstance(value, str | bool | int | float):
             return value
         return to_us(value) if isinstance(value, datetime) else self.pack(value)
 
@@ -229,6 +229,10 @@ class Database:
             key=lambda f: f.name,
         )
         version = self.rows("PRAGMA user_version")[0][0]
+        tables = self.rows("SELECT count(*) FROM sqlite_master")[0][0]
+        ours = self.rows("PRAGMA application_id")[0][0] == _APPLICATION
+        if tables and not ours:
+            raise StoreError(f"{self.where!r} is a database of another program; name another one with --store")
         if version > len(scripts):
             raise StoreTooNew(self.where, version, len(scripts))
         if version == len(scripts):
@@ -239,6 +243,7 @@ class Database:
                 for statement in _statements(script.read_text()):
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version={number}")
+            self._connection.execute(f"PRAGMA application_id={_APPLICATION}")
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
@@ -268,8 +273,9 @@ def _takes_text(hint: Any) -> bool:
     return any(option is str or isinstance(option, str) for option in options)
 
 
-def _storable(text: str) -> str:
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _bindable(parameters: Sequence[Any]) -> list[Any]:
+    """Lone surrogates, of undecodable file names, become "?": SQLite's texts are UTF-8. JSON and `texts` keep them."""
+    return [p.encode("utf-8", "replace").decode("utf-8") if isinstance(p, str) else p for p in parameters]
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
+from dionysus.findings import plural
 from dionysus.stores.contract import AgentExecutionStep, AgentExecutionTrace
 from dionysus.traces.service import FullTrace
 
@@ -62,8 +63,9 @@ def tokens_of(trace: AgentExecutionTrace) -> str:
 def _head(trace: AgentExecutionTrace) -> Iterator[str]:
     took = f", {(trace.completed_at - trace.started_at).total_seconds():.2f} s" if trace.completed_at else ""
     yield f"trace {trace.id} · {trace.agent_name} · {trace.status} · {local(trace.started_at)}{took}"
-    yield f"model {trace.model or '–'} · {trace.planning_count} plans, {trace.step_count} actions"
-    yield f"{trace.model_calls} model calls, {tokens_of(trace)}"
+    counts = f"{plural(trace.planning_count, 'plan')}, {plural(trace.step_count, 'action')}"
+    yield f"model {trace.model or '–'} · {counts}"
+    yield f"{plural(trace.model_calls, 'model call')}, {tokens_of(trace)}"
     if trace.tokens_saved:
         yield f"pruning saved about {trace.tokens_saved:,} input tokens (estimated from characters)"
     if trace.coherence_min is not None:

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,9 +75,11 @@ class Change:
 def scan(root: Path, paths: Iterable[str], before: Snapshot | None) -> tuple[dict[str, FileMark], list[str]]:
     """Marks of the regular files among `paths`, and the paths that could not be read.
 
-    A file that cannot be read keeps its mark of before, so that it does not seem removed.
+    A file that cannot be read, or whose folder cannot, keeps its mark of before: it does not seem removed. A file
+    behind a linked folder is passed over, since it may lie anywhere.
     """
     known: Mapping[str, FileMark] = before.files if before else {}
+    linked = lru_cache(maxsize=None)(partial(_is_behind_link, root))
     trusted_ns = int(before.taken_at * 1e9) - _RACY_NS if before else 0
     marks: dict[str, FileMark] = {}
     unreadable: list[str] = []
@@ -84,10 +87,12 @@ def scan(root: Path, paths: Iterable[str], before: Snapshot | None) -> tuple[dic
         full = os.path.join(root, path)
         try:
             found = os.lstat(full)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
             unreadable.append(path)
+            continue
+        if linked(path.rpartition("/")[0]):
             continue
         old = known.get(path)
         if stat.S_ISLNK(found.st_mode):
@@ -101,11 +106,11 @@ def scan(root: Path, paths: Iterable[str], before: Snapshot | None) -> tuple[dic
                 fingerprint = _fingerprint(full, found)
             except OSError:
                 unreadable.append(path)
-                if old:
-                    marks[path] = old
                 continue
             marks[path] = FileMark(fingerprint=fingerprint, mtime_ns=found.st_mtime_ns, size=found.st_size)
-    return marks, unreadable
+    unreadable += [path for path in known.keys() - marks.keys() - set(unreadable) if _is_shut(root, path)]
+    marks |= {path: known[path] for path in unreadable if path in known}
+    return marks, sorted(unreadable)
 
 
 def changes_between(before: Snapshot | None, marks: Mapping[str, FileMark]) -> tuple[Change, ...]:
@@ -154,6 +159,24 @@ def without(paths: Iterable[str], skip: Sequence[str]) -> list[str]:
     ]
 
 
+def _is_behind_link(root: Path, folder: str) -> bool:
+    """Whether a folder below `root` is reached through a symbolic link."""
+    parts = folder.split("/") if folder else []
+    return any(os.path.islink(os.path.join(root, *parts[: i + 1])) for i in range(len(parts)))
+
+
+def _is_shut(root: Path, path: str) -> bool:
+    """Whether a file could not be found because its folder may not be entered or listed."""
+    try:
+        os.lstat(os.path.join(root, path))
+        os.scandir(os.path.join(root, path.rpartition("/")[0])).close()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _ignored(path: str, specs: Sequence[tuple[str, GitIgnoreSpec]]) -> bool:
     ignored = False
     for base, spec in specs:
@@ -165,8 +188,10 @@ def _ignored(path: str, specs: Sequence[tuple[str, GitIgnoreSpec]]) -> bool:
 
 def _read_rules(path: Path, base: str) -> list[tuple[str, GitIgnoreSpec]]:
     try:
-        return [(base, GitIgnoreSpec.from_lines(path.read_text(errors="replace").splitlines()))]
-    except OSError:  # an ignore file that cannot be read ignores nothing
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return []
+        return [(base, GitIgnoreSpec.from_lines(path.read_text("utf-8", "replace").splitlines()))]
+    except (OSError, ValueError):  # an ignore file that cannot be read or understood ignores nothing
         return []
 
 

@@ -1,6 +1,7 @@
 """A git repository, read through `git`: history, differences, blame, uses of a name.
 
-A watched repository is not trusted: no hook, external diff, text conversion or file-system monitor of it runs.
+A watched repository is not trusted: no hook, filter, external diff, text conversion, signature check or monitor that
+it sets up runs, and nothing is fetched.
 Paths are taken literally and are relative to the watched folder, which may lie within a larger repository.
 """
 
@@ -8,18 +9,42 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from dionysus.errors import WatchError
+from dionysus.findings import quoted
 
 HISTORY = 2000
 """Newest commits that are read."""
 _TIMEOUT_S = 60
-_SAFE = ("-c", "core.fsmonitor=false", "-c", "core.quotepath=false", "-c", "core.hooksPath=/dev/null")
-_DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--relative")
+_LAST_S = 221_845_132_800.0
+"""The year 9000: later dates of commits are forged, and no calendar takes them."""
+_CONFIG = {
+    # what would run a program of the repository's choice
+    "core.fsmonitor": "false",
+    "core.hooksPath": os.devnull,
+    "log.showSignature": "false",
+    # what would change the form of an answer
+    "core.quotepath": "false",
+    "core.bigFileThreshold": "16m",
+    "log.showRoot": "true",
+    "log.follow": "false",
+    "i18n.logOutputEncoding": "UTF-8",
+    "grep.fullName": "false",
+    "submodule.recurse": "false",
+    "blame.blankBoundary": "false",
+}
+"""Settings that no configuration may overrule."""
+_DIFF = (
+    *("diff", "--no-ext-diff", "--no-textconv", "--no-color", "--no-renames", "--relative"),
+    *("--ignore-submodules=dirty", "--inter-hunk-context=0"),
+)
+_WITH_FILTERS = frozenset({"diff", "grep", "blame"})
+"""What git reads work tree files for, through the filters that the repository sets up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,23 +81,25 @@ class Repository:
 
     @classmethod
     def open(cls, root: Path) -> "Repository | None":
-        """The repository around `root`; None where there is none, or no git.
+        """The repository around `root`; None where there is none, none that would track `root`, or no git.
 
         Raises:
-            WatchError: There is a `.git` that git cannot read.
+            WatchError: There is a repository that git cannot read.
         """
         git = shutil.which("git")
         if git is None:
             return None
         found = cls(root, git)
-        done = found._call("rev-parse", "--is-inside-work-tree")
-        if done.returncode == 0 and done.stdout.strip() == b"true":
-            return found
-        if (root / ".git").exists():
-            reason = done.stderr.decode("utf-8", "replace").strip().splitlines()
-            why = reason[0] if reason else "it has no work tree"
+        done = found._call("rev-parse", "--is-inside-work-tree", "--show-prefix")
+        inside, _, prefix = done.stdout.partition(b"\n")
+        if done.returncode == 0 and inside == b"true":
+            ignored = prefix.strip(b"\n") and found._call("check-ignore", "-q", ".").returncode == 0
+            return None if ignored and not found._bytes("ls-files", "-z") else found
+        why = "it has no work tree" if done.returncode == 0 else _reason(done.stderr)
+        none_around = done.returncode == 0 or "not a git repository (or any" in why
+        if os.path.lexists(root / ".git") or not none_around:
             raise WatchError(
-                f"the git repository in {str(root)!r} cannot be read: {why}; mend it, or watch it as a plain "
+                f"the git repository of {str(root)!r} cannot be read: {why}; mend it, or watch it as a plain "
                 "folder with --no-git"
             )
         return None
@@ -99,6 +126,10 @@ class Repository:
         """Whether a commit is still there and an ancestor of what is checked out."""
         return self._call("merge-base", "--is-ancestor", commit, "HEAD").returncode == 0
 
+    def can_read(self, commit: str) -> bool:
+        """Whether a commit is still stored, if only for a while."""
+        return self._call("cat-file", "-e", f"{commit}^{{commit}}").returncode == 0
+
     def is_kept(self, commit: str) -> bool:
         """Whether a branch or tag still holds a commit."""
         return bool(self._call("for-each-ref", "--count=1", "--contains", commit).stdout.strip())
@@ -114,21 +145,30 @@ class Repository:
         """Commits behind an earlier one, newest first."""
         return tuple(self._log(f"--max-count={HISTORY}", f"{commit}..HEAD", "--", "."))
 
+    def later_than(self, at: float) -> tuple[Commit, ...]:
+        """Commits made, amended or rebased after a time (Unix seconds), newest first."""
+        return tuple(self._log(f"--max-count={HISTORY}", f"--since=@{int(at)}", "--", "."))
+
     def _log(self, *selection: str) -> Iterator[Commit]:
         if self.head() is None:
             return
-        form = "--format=%x01%h%x02%at%x02%an%x02%s%x02"
+        form = "--format=%x00%h%x00%at%x00%an%x00%s"
         out = self._bytes(
             "log", "--no-merges", "--no-renames", "--relative", "--name-only", "-z", "--abbrev=8", form, *selection
         )
-        for entry in out.split(b"\x01")[1:]:
-            sha, at, author, subject, files = entry.split(b"\x02", 4)
+        # NUL stands in no field, so no subject or name can forge a commit; an empty part opens each commit, and a
+        # line end the list of its files.
+        parts = iter(out.split(b"\0"))
+        for part in parts:
+            if not part:
+                continue
+            at, author, subject = next(parts), next(parts), next(parts)
             yield Commit(
-                sha=sha.decode()[:8],
-                at=float(at),
+                sha=part.decode()[:8],
+                at=min(float(at or 0), _LAST_S),
                 author=author.decode("utf-8", "replace"),
                 subject=subject.decode("utf-8", "replace"),
-                files=tuple(os.fsdecode(f) for f in files.replace(b"\n", b"\0", 1).split(b"\0") if f.strip(b"\n")),
+                files=tuple(os.fsdecode(f) for f in _files(parts)),
             )
 
     # -- differences -----------------------------------------------------------------------------------
@@ -158,21 +198,17 @@ class Repository:
             binary="\nBinary files " in text,
         )
 
-    def changed_between(self, base: str) -> list[str]:
-        """Paths that differ between `base` and the work tree."""
-        return self._nul(*_DIFF, "--name-only", "-z", base)
-
     def blamed(self, base: str, path: str, old_lines: Sequence[tuple[int, int]]) -> dict[str, int]:
-        """Which commits the old lines come from: short id → number of lines."""
-        counts: dict[str, int] = {}
-        for first, number in old_lines:
-            last = max(1, first) + max(1, number) - 1
-            out = self._text(
-                "blame", "--no-textconv", "-s", "--abbrev=8", "-L", f"{max(1, first)},{last}", base, "--", path
-            )
-            for sha in re.findall(r"^\^?([0-9a-f]{8,40}) ", out, re.M):
-                counts[sha[:8]] = counts.get(sha[:8], 0) + 1
-        return counts
+        """Which commits the old lines come from: short id → number of lines.
+
+        Args:
+            old_lines: (first line, number) of each part; a number of 0 means nothing and is passed over.
+        """
+        parts = [f"-L{first},{first + number - 1}" for first, number in old_lines if number]
+        if not parts:
+            return {}
+        out = self._text("blame", "--no-textconv", "-s", "--abbrev=8", *parts, base, "--", path)
+        return dict(Counter(sha[:8] for sha in re.findall(r"^\^?([0-9a-f]{8,64}) ", out, re.M)))
 
     def naming(self, word: str, *, ignore_case: bool = False) -> list[str]:
         """Tracked and untracked text files that hold a word."""
@@ -181,19 +217,33 @@ class Repository:
 
     # -- git -------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _filters(self) -> tuple[str, ...]:
+        """Settings of the repository – not of the user – that name a program to read files through."""
+        listed = self._call(
+            "config", "--show-scope", "--name-only", "-z", "--get-regexp", r"^filter\..*\.(clean|process|required)$"
+        )
+        parts = [os.fsdecode(part) for part in listed.stdout.split(b"\0")]
+        return tuple(key for scope, key in zip(parts[::2], parts[1::2], strict=False) if scope in ("local", "worktree"))
+
     def _call(self, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+        config = _CONFIG | (dict.fromkeys(self._filters, "") if arguments[0] in _WITH_FILTERS else {})
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith("GIT_") or k == "GIT_CONFIG_NOSYSTEM"},
             "LC_ALL": "C",
             "GIT_OPTIONAL_LOCKS": "0",
             "GIT_TERMINAL_PROMPT": "0",
-            "GIT_LITERAL_PATHSPECS": "1",
+            "GIT_LITERAL_PATHSPECS": "0" if arguments[0] == "check-ignore" else "1",  # which does not take it
             "GIT_PAGER": "cat",
             "GIT_NO_LAZY_FETCH": "1",
+            "GIT_ALLOW_PROTOCOL": "none",
+            "GIT_CONFIG_COUNT": str(len(config)),
+            **{f"GIT_CONFIG_KEY_{i}": key for i, key in enumerate(config)},
+            **{f"GIT_CONFIG_VALUE_{i}": value for i, value in enumerate(config.values())},
         }
         try:
             return subprocess.run(
-                [self._git, "-C", str(self._root), *_SAFE, *arguments],
+                [self._git, "-C", str(self._root), *arguments],
                 capture_output=True,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -210,9 +260,8 @@ class Repository:
         done = self._call(*arguments)
         quiet = arguments[0] in ("rev-parse", "grep", "blame")
         if done.returncode != 0 and not quiet:
-            reason = done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise WatchError(
-                f"git {arguments[0]} failed in {str(self._root)!r}: {reason[0] if reason else 'no reason given'}; "
+                f"git {arguments[0]} failed in {str(self._root)!r}: {_reason(done.stderr)}; "
                 "run `git fsck`, or watch it as a plain folder with --no-git"
             )
         return done.stdout
@@ -222,3 +271,18 @@ class Repository:
 
     def _nul(self, *arguments: str) -> list[str]:
         return [os.fsdecode(name) for name in self._bytes(*arguments).split(b"\0") if name]
+
+
+def _reason(stderr: bytes) -> str:
+    """The line with which git gave up, or its first one."""
+    lines = stderr.decode("utf-8", "replace").strip().splitlines()
+    fatal = [line for line in lines if line.startswith(("fatal:", "error:"))]
+    return quoted((fatal or lines or ["git gave no reason"])[0])
+
+
+def _files(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """The file names of one commit: up to the empty part that opens the next one."""
+    for i, part in enumerate(parts):
+        if not part:
+            return
+        yield part[1:] if i == 0 else part

@@ -3,9 +3,12 @@
 One table per question; nothing here knows git.
 """
 
+import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote
 
 from dionysus.findings import Finding, code, plural, quoted
 
@@ -47,9 +50,13 @@ _NEEDS_NONE = re.compile(
     r"(^|/)(_[^/]*|conftest|setup|conf|index|main|mod|lib|version|constants|types|settings)\.\w+$"
     r"|(^|/)(docs?|examples?|scripts?|benchmarks?|migrations|vendor|third_party|\.[^/]+)/"
 )
-MARKER = re.compile(r"(?:#|//|/\*|--|<!--|;)\s*[^#/\n]{0,20}?\b(?P<word>TODO|FIXME|XXX|HACK)\b")
+MARKER = re.compile(r"(?:#|//|/\*|--|<!--|;|^\s*\*)\W{0,5}(?P<word>TODO|FIXME|XXX|HACK)\b(?!['\"`])")
 _LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^()\s<>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
-_FENCE = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
+_FENCE = re.compile(r"^\s*(?:>\s*)?(`{3,}|~{3,})")
+_COMMENT = re.compile(r"<!--.*?-->", re.S)
+_ITEM = re.compile(r"\s*(?:[-*+]|\d+[.)])\s")
+_PAGES = ("", ".md", ".mdx", ".rst")
+"""What a site generator may add to the target of a link."""
 _RULES = re.compile(r"(?i)^(agents|claude|contributing|copilot-instructions|\.cursorrules|gemini|conventions)(\.\w+)?$")
 _IMPERATIVE = re.compile(
     r"(?i)^(always|never|do not|don't|avoid|prefer|keep|use|write|run|make sure|ensure|add|follow|be|put|no|test|"
@@ -84,10 +91,17 @@ def defined(path: str, lines: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def markers(path: str, lines: Iterable[str]) -> list[tuple[int, str]]:
-    """(line number from 1, text) of TODO, FIXME, XXX and HACK in comments."""
-    if not is_source(path):
+def markers(path: str, lines: Sequence[str]) -> list[tuple[int, str]]:
+    """(line number from 1, text) of TODO, FIXME, XXX and HACK that open a comment.
+
+    Args:
+        lines: The whole file, so that comments can be told from text that looks like them.
+    """
+    if not is_source(path) or not any(map(MARKER.search, lines)):
         return []
+    if suffix_of(path) == ".py" and (comments := _python_comments(lines)) is not None:
+        opening = [(number, MARKER.match(text)) for number, text in comments]
+        return [(number, m.string[m.start("word") :].strip()) for number, m in opening if m]
     found = []
     for number, line in enumerate(lines, 1):
         if len(line) < 1000:
@@ -105,22 +119,25 @@ def read_lines(root: Path, path: str) -> list[str] | None:
         data = full.read_bytes()
     except OSError:
         return None
-    return None if b"\0" in data[:8192] else data.decode("utf-8", "replace").splitlines()
+    return None if b"\0" in data[:8192] else _split(data.decode("utf-8", "replace"))
 
 
-def tests_of(path: str, files: Collection[str], stems: Collection[str]) -> bool:
-    """Whether a source file has a test of its name.
+def has_test(path: str, stems: Iterable[str]) -> bool:
+    """Whether a source file has a test of its name, or of its folder's name.
 
     Args:
-        stems: The names without ending of all test files.
+        stems: The names without ending of all test files, as `stems_of_tests` gives them.
     """
-    stem = PurePosixPath(path).name.rsplit(".", 1)[0]
-    return any(form.format(stem) in stems for form in _TEST_STEMS)
+    parts = PurePosixPath(path).parts
+    names = [parts[-1].rsplit(".", 1)[0], *parts[-2:-1]]
+    return any(form.format(name) in stems for name in names for form in _TEST_STEMS)
 
 
 def stems_of_tests(files: Iterable[str]) -> frozenset[str]:
-    """The names without ending of the test files."""
-    return frozenset(PurePosixPath(f).name.rsplit(".", 1)[0] for f in files if is_test(f) and is_source(f))
+    """The names without ending of the test files; `tests/x.py` counts as `test_x`."""
+    tests = [PurePosixPath(f) for f in files if is_test(f) and is_source(f)]
+    within = {f"test_{f.stem}" for f in tests if {"test", "tests"} & set(f.parts[:-1])}
+    return frozenset({f.name.rsplit(".", 1)[0] for f in tests} | within)
 
 
 def wants_test(path: str) -> bool:
@@ -136,11 +153,12 @@ def survey(root: Path, files: Mapping[str, int]) -> list[Finding]:
     """
     wanted = sorted((p for p in files if is_source(p) or p.endswith(".md")), key=lambda p: (p.count("/"), p))
     texts = {p: lines for p in wanted[:_SURVEYED] if (lines := read_lines(root, p)) is not None}
+    documents = {p: lines for p, lines in texts.items() if p.endswith(".md") and not is_test(p)}
     more = len(wanted) - _SURVEYED
     return [
-        *_broken_links(root, {p: lines for p, lines in texts.items() if p.endswith(".md")}),
+        *_broken_links(root, documents),
         *_left_markers(texts),
-        *_untested(root, files, texts),
+        *_untested(files, texts),
         *_large({p: len(lines) for p, lines in texts.items() if is_source(p) and not is_test(p)}),
         *([Finding("more", f"{more:,} further files were not surveyed")] if more > 0 else []),
     ]
@@ -151,7 +169,7 @@ def principles(root: Path, files: Iterable[str]) -> list[tuple[str, str]]:
     found = []
     for path in sorted(files):
         lines = read_lines(root, path) if _RULES.match(PurePosixPath(path).name) and path.count("/") <= 1 else None
-        text = re.sub(r"<!--.*?-->", "", _FENCE.sub("", "\n".join(lines or ())), flags=re.S)
+        text = _COMMENT.sub("", "\n".join(_outside_code(lines or ())))
         for item in re.findall(r"^\s*(?:[-*]|\d+\.)\s+(?!\[[ x]\])(.{12,300}(?:\n {2,}\S.{0,300})*)", text, re.M):
             rule = re.sub(r"\s+", " ", item).strip()
             plain = re.sub(r"[*_`]", "", rule)
@@ -159,6 +177,47 @@ def principles(root: Path, files: Iterable[str]) -> list[tuple[str, str]]:
             if _IMPERATIVE.match(plain):
                 found.append((path, plain))
     return found
+
+
+def _split(text: str) -> list[str]:
+    """Lines as editors and git count them: a form feed or an exotic separator ends none."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return lines[:-1] if not lines[-1] else lines
+
+
+def _python_comments(lines: Sequence[str]) -> list[tuple[int, str]] | None:
+    """(line number, text) of the comments of a Python file; None where it is not understood."""
+    try:
+        tokens = list(tokenize.generate_tokens((line + "\n" for line in lines).__next__))
+    except (tokenize.TokenError, SyntaxError):
+        return None
+    return [(token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT]
+
+
+def _outside_code(lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a Markdown document that are not in a fenced or an indented code block."""
+    fence, was_blank, in_list = "", True, False
+    for line in lines:
+        opening = _FENCE.match(line)
+        if fence:
+            fence = "" if opening and opening[1].startswith(fence) else fence
+        elif opening:
+            fence = opening[1]
+        elif line[:4] == "    " and was_blank and not in_list:
+            continue
+        else:
+            in_list = bool(_ITEM.match(line)) or (in_list and (not line.strip() or line[:1].isspace()))
+            was_blank = not line.strip()
+            yield line
+
+
+def _is_nowhere(root: Path, document: str, target: str) -> bool:
+    """Whether a relative link leads to nothing. What lies outside the watched folder is not judged."""
+    full = os.path.normpath(os.path.join(root, os.path.dirname(document), target))
+    if os.path.relpath(full, root).startswith(".."):
+        return False
+    page = full.removesuffix(".html")
+    return not any(os.path.lexists(place + ending) for place in (full, page) for ending in _PAGES)
 
 
 def _in_string(line: str, position: int) -> bool:
@@ -170,15 +229,12 @@ def _in_string(line: str, position: int) -> bool:
 def _broken_links(root: Path, documents: Mapping[str, list[str]]) -> list[Finding]:
     found = []
     for path, lines in sorted(documents.items(), key=lambda item: (item[0].count("/"), item[0])):
-        text = re.sub(r"`[^`\n]*`", "", _FENCE.sub("", "\n".join(lines)))
-        for target in dict.fromkeys(_LINK.findall(text)):
-            plain = target.split("#")[0].split("?")[0].replace("%20", " ")
-            if not plain or re.match(r"[a-z][a-z0-9+.-]*:|/|\{|\$", plain, re.I):
-                continue
-            if not (root / path).parent.joinpath(plain).exists():
-                text = f"{code(path)} links to {code(plain)}, which does not exist"
-                found.append(Finding("broken", text))
-    return _first(found, "further links that lead nowhere")
+        prose = _COMMENT.sub("", "\n".join(_outside_code(lines)))
+        for target in dict.fromkeys(_LINK.findall(re.sub(r"(`+)[^`\n]+\1", "", prose))):
+            plain = unquote(target.split("#")[0].split("?")[0])
+            if plain and not re.match(r"[a-z][a-z0-9+.-]*:|/|\{|\$", plain, re.I) and _is_nowhere(root, path, plain):
+                found.append(Finding("broken", f"{code(path)} links to {code(plain)}, which does not exist"))
+    return _first(found, "further link that leads nowhere", "further links that lead nowhere")
 
 
 def _left_markers(texts: Mapping[str, list[str]]) -> list[Finding]:
@@ -187,14 +243,14 @@ def _left_markers(texts: Mapping[str, list[str]]) -> list[Finding]:
         for path, lines in sorted(texts.items())
         for number, text in markers(path, lines)
     ]
-    return _first(found, "further markers")
+    return _first(found, "further marker", "further markers")
 
 
-def _untested(root: Path, files: Mapping[str, int], texts: Mapping[str, list[str]]) -> list[Finding]:
+def _untested(files: Mapping[str, int], texts: Mapping[str, list[str]]) -> list[Finding]:
     stems = stems_of_tests(files)
     sources = [p for p in files if wants_test(p) and p in texts and len(texts[p]) >= 20]
     inside = {p for p in sources if any("#[cfg(test)]" in line for line in texts[p])}
-    missing = [p for p in sources if p not in inside and not tests_of(p, files, stems)]
+    missing = [p for p in sources if p not in inside and not has_test(p, stems)]
     if sources and not stems and not inside:
         biggest = max(sources, key=lambda p: (len(texts[p]), p))
         beside = f"no test found beside {plural(len(sources), 'source file')}; the largest is {code(biggest)}"
@@ -217,6 +273,6 @@ def _large(lines: Mapping[str, int]) -> list[Finding]:
     return [Finding("large", f"{code(order[0])} has {lines[order[0]]:,} lines{rest}")]
 
 
-def _first(found: list[Finding], what: str) -> list[Finding]:
+def _first(found: list[Finding], one: str, many: str) -> list[Finding]:
     more = len(found) - _LISTED
-    return [*found[:_LISTED], *([Finding("more", f"{more} {what}")] if more > 0 else [])]
+    return [*found[:_LISTED], *([Finding("more", f"{more} {one if more == 1 else many}")] if more > 0 else [])]

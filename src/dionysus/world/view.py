@@ -1,20 +1,21 @@
 """One look at a watched folder, and what it finds, phrased in the line grammar."""
 
 import re
-from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from dionysus.errors import WatchError
-from dionysus.findings import Finding, ago, code, plural, quoted
-from dionysus.words import words
+from dionysus.findings import Finding, code, plural, quoted
 from dionysus.world.folder import Change, Snapshot, changes_between, scan, walk, without
-from dionysus.world.repository import HISTORY, Commit, Difference, Repository
+from dionysus.world.past import fixes_of, origin_of, past_of
+from dionysus.world.phrasing import headline, listed
+from dionysus.world.repository import Commit, Difference, Repository
+from dionysus.world.sight import at_first_sight
 from dionysus.world.survey import (
     defined,
+    has_test,
     is_source,
     is_test,
     markers,
@@ -22,21 +23,21 @@ from dionysus.world.survey import (
     read_lines,
     stems_of_tests,
     survey,
-    tests_of,
     wants_test,
 )
 
-_FIX = re.compile(r"(?i)\b(fix(es|ed)?|bug|revert|regression|hotfix)\b")
-_RECENT = 200
-"""Newest commits in which hot spots are looked for."""
+_COMMON = frozenset(name for kind in (str, bytes, int, float, list, dict, set, BaseException) for name in dir(kind))
+"""Names that are at home everywhere; that one was removed here says nothing about its uses elsewhere."""
 _LISTED_FILES = 25
 _LISTED_COMMITS = 8
 _COMPARED = 200
 """Changed files, sources first, whose difference is worked out."""
 _WORDING_CHARS = 20_000
 _SAME_CHARS = 10
-_SMALL = 12
-"""Larger commits say nothing about which files belong together."""
+_BLAMED = 12
+"""Changed parts of a file whose origin is looked for."""
+_SOUGHT = 40
+"""Removed names whose uses are looked for."""
 
 
 class World:
@@ -60,8 +61,14 @@ class World:
             why = getattr(error, "strerror", None) or error
             raise WatchError(f"cannot watch {str(watch)!r}: {why}; name a readable folder with --watch") from error
         self._repository = Repository.open(self.root) if git else None
-        inside = [p.expanduser().absolute() for p in skip]
+        own = [p.expanduser().absolute() for p in skip]
+        inside = [p.parent.resolve() / p.name for p in own]
         self._skip = [p.relative_to(self.root).as_posix() for p in inside if p.is_relative_to(self.root)]
+
+    @property
+    def path(self) -> Path:
+        """The watched folder, absolute, links resolved."""
+        return self.root
 
     def look(self, before: Snapshot | None, now: float) -> "View":
         """Scans the folder and compares it with an earlier look.
@@ -111,7 +118,7 @@ class View:
     @cached_property
     def rewritten(self) -> bool:
         """Whether the commit of the last look is in no branch or tag any more."""
-        return self.elsewhere and not self._repository_keeps_the_old_head
+        return self.elsewhere and not self._is_kept
 
     @cached_property
     def elsewhere(self) -> bool:
@@ -120,7 +127,7 @@ class View:
         return bool(self.moved and old and self._repository and not self._repository.has(old))
 
     @cached_property
-    def _repository_keeps_the_old_head(self) -> bool:
+    def _is_kept(self) -> bool:
         old = self._before.head if self._before else None
         return bool(old and self._repository and self._repository.is_kept(old))
 
@@ -130,7 +137,7 @@ class View:
         if self._before is None or not self.moved or self._repository is None:
             return ()
         if self._before.head is None or self.elsewhere:
-            return tuple(c for c in self.history if c.at >= int(self._before.taken_at))
+            return self._repository.later_than(self._before.taken_at)
         return self._repository.since(self._before.head)
 
     @cached_property
@@ -177,7 +184,7 @@ class View:
             if changed or untracked:
                 found.append(Finding("tree", f"{len(changed)} uncommitted, {len(untracked)} untracked"))
         if self._unreadable:
-            text = f"{plural(len(self._unreadable), 'file')} cannot be read: {_names(self._unreadable)}"
+            text = f"{plural(len(self._unreadable), 'file')} cannot be read: {listed(self._unreadable)}"
             found.append(Finding("unreadable", text))
         return found
 
@@ -187,11 +194,11 @@ class View:
         found = []
         for change in self.changes:
             path = change.path
-            if change.kind != "added" or not wants_test(path) or tests_of(path, self.snapshot.files, stems):
+            if change.kind != "added" or not wants_test(path) or has_test(path, stems):
                 continue
             folder = PurePosixPath(path).parent
             near = [p for p in self.snapshot.files if p != path and wants_test(p) and PurePosixPath(p).parent == folder]
-            tested = [p for p in near if tests_of(p, self.snapshot.files, stems)]
+            tested = [p for p in near if has_test(p, stems)]
             if len(near) > 1 and 2 * len(tested) >= len(near):
                 have = f"{len(tested)} of {len(near)} neighbours have one"
                 found.append(Finding("gap", f"{code(path)} is new and has no test of its name; {have}"))
@@ -202,9 +209,9 @@ class View:
         path = self._path_of(topic)
         if path is None:
             return [self._uses(topic)]
-        mine = [c for c in self.history if path in c.files]
-        if mine:
-            return self._look_back(path, mine)
+        if any(path in c.files for c in self.history):
+            told = past_of(path, self.history, here=self.snapshot.files, own=path)
+            return [*told, *self._origin(path), *fixes_of(path, self.history)]
         if self._repository:
             folder, suffix = PurePosixPath(path).parent, PurePosixPath(path).suffix
             near = [p for p in self.snapshot.files if p != path and PurePosixPath(p).parent == folder]
@@ -221,46 +228,11 @@ class View:
         what = f", defines {', '.join(map(code, names[:5]))}" if names else ""
         return [Finding("spot", f"{code(path)}: {plural(len(lines), 'line')}{what}")]
 
-    # -- at first sight --------------------------------------------------------------------------------
+    # -- what there is, what changed ----------------------------------------------------------------------------------
 
     def _at_first_sight(self) -> list[Finding]:
-        files, history = self.snapshot.files, self.history
-        kinds = Counter(PurePosixPath(p).suffix.lower() or "other" for p in files)
-        listed = ", ".join(f"{n} {quoted(kind, 20)}" for kind, n in kinds.most_common(3))
-        text = plural(len(files), "file") + (f" ({listed})" if listed else "")
-        if history:
-            count = f"more than {HISTORY:,} commits" if len(history) == HISTORY else plural(len(history), "commit")
-            people = len({c.author for c in history})
-            by = f" by {people} people" if people > 1 else ""
-            text += f", {count}{by} since {_day(history[-1].at)}"
-        else:
-            text += ", no git history"
-        found = [Finding("place", text)]
-        if len(history) > 1:
-            newest = history[0].at
-            month = sum(c.at > newest - 30 * 86400 for c in history)
-            when = f"the newest on {_day(newest)} ({ago(newest, self.snapshot.taken_at)})"
-            found.append(Finding("commits", f"{plural(month, 'commit')} in the last 30 active days, {when}"))
-        found += self._hot_spots()
-        for c in history[:2]:
-            where = f" ({_names(c.files, 2)})" if c.files else ""
-            found.append(Finding("recent", f"{_day(c.at)} {c.sha} {quoted(c.subject, 80)}{where}"))
-        return found + survey(self.root, {p: mark.size for p, mark in files.items()})
-
-    def _hot_spots(self) -> list[Finding]:
-        newest = self.history[:_RECENT]
-        touched = Counter(f for c in newest for f in c.files)
-        fixed = Counter(f for c in newest for f in c.files if _FIX.search(c.subject))
-        hot = [
-            p
-            for p in touched
-            if p in self.snapshot.files and is_source(p) and not is_test(p) and fixed[p] >= 3 and touched[p] >= 8
-        ]
-        hot.sort(key=lambda p: (-(fixed[p] + touched[p] / 4), p))
-        over = f"in the last {len(newest)} commits"
-        return [Finding("risk", f"{code(p)}: {fixed[p]} fixes among its {touched[p]} changes {over}") for p in hot[:3]]
-
-    # -- what changed ----------------------------------------------------------------------------------
+        sizes = {path: mark.size for path, mark in self.snapshot.files.items()}
+        return at_first_sight(self.snapshot, self.history) + survey(self.root, sizes)
 
     def _what_changed(self) -> list[Finding]:
         found = []
@@ -268,9 +240,7 @@ class View:
             gone = "the history was rewritten: the commit of the last look is in no branch any more"
             aside = "another branch or commit is checked out: the commit of the last look is not part of it"
             found.append(Finding("rewritten", gone if self.rewritten else aside))
-        for c in self.new_commits[:_LISTED_COMMITS]:
-            where = f" ({_names(c.files)})" if c.files else ""
-            found.append(Finding("commit", f"{_day(c.at)} {c.sha} {quoted(c.subject, 100)}{where}"))
+        found += [Finding("commit", headline(c, 100)) for c in self.new_commits[:_LISTED_COMMITS]]
         if len(self.new_commits) > _LISTED_COMMITS:
             found.append(Finding("more", plural(len(self.new_commits) - _LISTED_COMMITS, "further new commit")))
         order = self._sources_first
@@ -305,7 +275,9 @@ class View:
         return size + where + (f": {said}" if said else "")
 
     def _new_markers(self, change: Change) -> list[Finding]:
-        found = markers(change.path, self._difference(change.path).added)
+        added = set(self._difference(change.path).added)
+        lines = read_lines(self.root, change.path) or [] if added else []
+        found = [(number, text) for number, text in markers(change.path, lines) if lines[number - 1] in added]
         return [Finding("marker", f"{code(change.path)} brings {quoted(text, 80)}") for _, text in found[:2]]
 
     def _dangling(self, changes: Sequence[Change]) -> list[Finding]:
@@ -314,15 +286,18 @@ class View:
             return []
         deltas = {c.path: self._difference(c.path) for c in changes if is_source(c.path)}
         again = {name for path, d in deltas.items() for name in defined(path, d.added)}
+        gone = [
+            (path, name)
+            for path, delta in deltas.items()
+            for name in defined(path, delta.removed)
+            if name not in again and name not in _COMMON and len(name) >= 4 and not name.startswith("__")
+        ]
         found = []
-        for path, delta in deltas.items():
-            for name in defined(path, delta.removed)[:20]:
-                if name in again or len(name) < 4 or name.startswith("__"):
-                    continue
-                users = [u for u in self._repository.naming(name) if is_source(u) and u in self.snapshot.files]
-                if users and not any(name in defined(u, read_lines(self.root, u) or ()) for u in users):
-                    text = f"{code(name)} was removed from {code(path)} and is still named in"
-                    found.append(Finding("dangling", f"{text} {plural(len(users), 'file')}: {_names(users, 2)}"))
+        for path, name in gone[:_SOUGHT]:
+            users = [u for u in self._repository.naming(name) if is_source(u) and u in self.snapshot.files]
+            if users and not any(name in defined(u, read_lines(self.root, u) or ()) for u in users):
+                text = f"{code(name)} was removed from {code(path)} and is still named in"
+                found.append(Finding("dangling", f"{text} {plural(len(users), 'file')}: {listed(users, 2)}"))
         return found
 
     def _difference(self, path: str) -> Difference:
@@ -336,12 +311,20 @@ class View:
         return {}
 
     def _compute_difference(self, path: str) -> Difference:
-        base = self._before.head if self._before and not self.rewritten else self.snapshot.head
+        base = self._base
         if self._repository and base and (self._kind.get(path) != "added" or path not in self._status[1]):
             return self._repository.difference(base, path)
         if self._kind.get(path) == "added":
             return Difference(added=tuple(read_lines(self.root, path) or ()))
         return Difference()
+
+    @cached_property
+    def _base(self) -> str | None:
+        """What changes are held against: the commit of the last look, or HEAD where that cannot be read any more."""
+        old = self._before.head if self._before else None
+        if old is None or self._repository is None or (self.rewritten and not self._repository.can_read(old)):
+            return self.snapshot.head
+        return old
 
     @cached_property
     def _status(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -357,50 +340,14 @@ class View:
         ending = [p for p in self.snapshot.files if p.endswith("/" + wanted)]
         return ending[0] if len(ending) == 1 else None
 
-    def _look_back(self, path: str, mine: Sequence[Commit]) -> list[Finding]:
-        fixes = [c for c in mine if _FIX.search(c.subject)]
-        fixed = f", {plural(len(fixes), 'fix').replace('fixs', 'fixes')} among them" if fixes else ""
-        author, wrote = Counter(c.author for c in mine).most_common(1)[0]
-        alone = len({c.author for c in mine}) == 1
-        who = "" if alone else f"; {quoted(author, 40)} wrote {wrote}"
-        churn = [p for p, _ in Counter(f for c in self.history[:_RECENT] for f in c.files).most_common()]
-        place = churn.index(path) + 1 if path in churn else len(churn)
-        rank = f"; rank {place} of {len(churn)} in churn" if len(mine) > 2 and place <= len(churn) / 5 else ""
-        last = f"last {_day(mine[0].at)} ({quoted(mine[0].subject, 60)})"
-        found = [Finding("spot", f"{code(path)}: {plural(len(mine), 'commit')}{fixed}, {last}{who}{rank}")]
-        small = [c for c in mine if len(c.files) <= _SMALL]
-        with_it = Counter(f for c in small for f in c.files if f != path and f in self.snapshot.files)
-        often = [(f, n) for f, n in with_it.most_common(3) if n >= 3]
-        if often:
-            listed = ", ".join(f"{code(f)} ({n} of {len(small)})" for f, n in often)
-            found.append(Finding("with", f"{code(path)} usually moves with {listed}"))
-        own = set(words(path))
-        themes = Counter(w for c in mine for w in set(words(c.subject)) if w not in own and w.isalpha())
-        shared = [w for w, n in themes.most_common(5) if n > 2]
-        if shared:
-            found.append(Finding("theme", f"its commits speak of {', '.join(shared)}"))
-        found += self._origin(path)
-        found += [Finding("fix", f"{_day(c.at)} {c.sha} {quoted(c.subject, 80)} ({code(path)})") for c in fixes[:2]]
-        return found
-
     def _origin(self, path: str) -> list[Finding]:
-        base = self._before.head if self._before else self.snapshot.head
-        delta = self._difference(path)
-        if self._kind.get(path) != "modified" or self._repository is None or base is None:
+        if self._kind.get(path) != "modified" or self._repository is None or self._base is None:
             return []
-        known = {c.sha: c for c in self.history}
-        blamed = Counter(self._repository.blamed(base, path, delta.old_lines[:_SMALL]))
-        return [
-            Finding(
-                "origin",
-                f"the lines changed in {code(path)} come from {sha} {_day(known[sha].at)} "
-                f"{quoted(known[sha].subject, 80)} ({quoted(known[sha].author, 40)})",
-            )
-            for sha, _ in blamed.most_common(2)
-            if sha in known
-        ]
+        parts = self._difference(path).old_lines[:_BLAMED]
+        return origin_of(path, self._repository.blamed(self._base, path, parts), self.history)
 
     def _uses(self, word: str) -> Finding:
+        word = quoted(word)
         plain = quoted(word, 80)
         if self._repository:
             files = self._repository.naming(word, ignore_case=True) if word.strip() else []
@@ -410,7 +357,7 @@ class View:
         files = [f for f in files if f in self.snapshot.files]
         if not files:
             return Finding("nothing", f"nothing here is called or says {plain!r}")
-        return Finding("spot", f"{plain!r} is named in {plural(len(files), 'file')}: {_names(files)}")
+        return Finding("spot", f"{plain!r} is named in {plural(len(files), 'file')}: {listed(files)}")
 
 
 def _replaced(old: str, new: str) -> str:
@@ -429,12 +376,3 @@ def _telling(lines: Sequence[str]) -> str:
         if match := re.search(r'(?:#|//|"""|/\*+)\s*(\w[^"]{8,})', line):
             return quoted(match[1].rstrip("*/ "), 60)
     return ""
-
-
-def _names(paths: Sequence[str], most: int = 3) -> str:
-    more = f" +{len(paths) - most}" if len(paths) > most else ""
-    return ", ".join(map(code, paths[:most])) + more
-
-
-def _day(at: float) -> str:
-    return f"{datetime.fromtimestamp(at).astimezone():%Y-%m-%d}"

@@ -26,7 +26,7 @@ GOALS, EXPECTED, TOGETHER, REMEMBERED, RULES = "Goals", "Expected", "Together", 
 FOUND = "Found"
 
 SECTIONS = {
-    FOUND: 8, BEFORE: 1, PLACE: 5, CHANGED: 6, TOLD: 3, RUNS: 2,
+    FOUND: 8, BEFORE: 1, PLACE: 5, CHANGED: 6, TOLD: 20, RUNS: 2,
     GOALS: 4, EXPECTED: 4, TOGETHER: 2, REMEMBERED: 4, RULES: 2,
 }  # fmt: skip
 """The sections in order, and how many lines each may have."""

@@ -135,13 +135,13 @@ def capture(scene: Scene) -> Arguments | None:
         return None
     came_in = scene.of("modified", "added", "removed", "commit", "note") or scene.of("place", "recent")
     surprises = scene.of("failed", "missing", "gap", "dangling")
-    following = next_actions(scene)
+    following = [action for action in next_actions(scene) if action.reason.kind != "nogoal"]
     concluded = scene.of("gist") or surprises
     return {
         "senses": "; ".join(shorten(e.text, _LINE_CHARS) for e in came_in[:5]) or "nothing new",
         "actions": ", ".join(dict.fromkeys(call.tool for call in scene.calls)) or "none",
         "emotions": f"surprise {len(surprises)}, confirmation {len(scene.of('held'))}",
-        "impulses": shorten(following[0].sentence, _INTENTION_CHARS) if following else "wait",
+        "impulses": shorten(following[0].sentence, _INTENTION_CHARS) if following else "",
         "cognitions": "; ".join(shorten(e.text, _LINE_CHARS) for e in concluded[:2]) or "nothing stands out",
     }
 
