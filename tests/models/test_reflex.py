@@ -259,7 +259,7 @@ def test_advice_that_has_no_name_to_give_is_left_out() -> None:
             "Repair the uses of encode",
         ),
         ("gap", "`src/new.py` is new and has no test of its name; 3 of 4 have one", "Write a test for the new new.py"),
-        ("untested", "3 of 12 source files have no test of their name: `src/x.py`", "Write a first test for x.py"),
+        ("untested", "3 of 12 source files have no test of their name: `src/x.py`", "Write a test for x.py"),
         ("large", "`src/x.py` has 1,234 lines", "Look for the second idea in x.py"),
         ("left", "`src/x.py` line 3: TODO", "Settle the marker in x.py"),
         ("run", "`heartbeat-3` of heartbeat, 2 h ago, ended failed: x", "dionysus traces show heartbeat-3"),

@@ -38,7 +38,7 @@ KINDS = {
     # the place
     "place": Kind(PLACE, 0.4),
     "broken": Kind(PLACE, 6.0, "Mend the link from {0} to {1}", "! "),
-    "untested": Kind(PLACE, 3.5, "Write a first test for {0}"),
+    "untested": Kind(PLACE, 3.5, "Write a test for {0}"),
     "left": Kind(PLACE, 3.0, "Settle the marker in {0}"),
     "risk": Kind(PLACE, 2.5, "Read {0} closely: fixes keep coming back to it"),
     "large": Kind(PLACE, 2.5, "Look for the second idea in {0}"),
