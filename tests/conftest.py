@@ -1,17 +1,23 @@
 """Every test has a home of its own, no keys, no network beyond loopback."""
 
+import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dionysus.journal import Frame, Journal, Run
 from dionysus.journal.secrets import Secrets
 from dionysus.models.metering import measure
 from dionysus.stores import Store, open_store
 from dionysus.traces import ExecutionTraceService, Projection
+
+# A busy machine is slow; that is no failure.
+settings.register_profile("dionysus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("dionysus")
 
 START = datetime(2026, 11, 21, 3, 58, tzinfo=UTC)
 _LEFT_OUT = ("OPENAI_", "DIONYSUS_", "AGENT_", "GIT_")
@@ -23,8 +29,6 @@ def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    import os
-
     for name in list(os.environ):
         if name.startswith(_LEFT_OUT) and name != "GIT_CONFIG_NOSYSTEM":
             monkeypatch.delenv(name)
@@ -143,6 +147,3 @@ def repository(tmp_path: Path) -> Repository:
             {"src/monitoring.py": MONITORING + f"# {i}\n", "tests/test_monitoring.py": f"def test_{i}(): pass\n"},
         )
     return made
-
-
-MakeRepository = Callable[[Path], Repository]
