@@ -51,7 +51,7 @@ class LiveDisplay:
     def plan(self, step: PlanningStep, agent: Any, frame: Frame) -> None:
         """`plan  a → b → c  coherence 0.90 · context ≈ 2.1k tok`"""
         steps = re.findall(r"^\s*\d+\.\s+`?(\w+)", step.plan, re.M)
-        planned = " → ".join(steps) if steps else _first_line(step.plan)
+        planned = " → ".join(steps) if steps else _first_line(str(step.model_output_message.content))
         coherence = _latest(frame, "coherence")
         level = f"{coherence['level']:.2f}" if coherence else "–"
         size = sum(len(str(message.content)) for message in agent.write_memory_to_messages()) / _CHARS_PER_TOKEN
