@@ -130,8 +130,10 @@ def test_ctrl_c_stops_at_the_next_safe_point(repository: Repository) -> None:
     with Runtime(store=f"sqlite:///{repository.path}/.dionysus/mind.db") as runtime:
         (trace,) = runtime.traces.list_traces()
         assert (trace.status, trace.error_message) == ("interrupted", "SIGINT")
-        uses = [use for s in runtime.traces.get_trace(trace.id).steps for use in s.tool_calls]
-        assert all(use.completed_at for use in uses)
+        steps = runtime.traces.get_trace(trace.id).steps
+        assert all(use.completed_at for s in steps for use in s.tool_calls)
+        assert all(s.model_calls for s in steps)  # no step is made of nothing
+        assert trace.step_count + trace.planning_count == len(steps)
 
 
 def test_a_full_disk_is_one_clear_line_and_the_store_stays_whole(tmp_path: Path, repository: Repository) -> None:

@@ -142,7 +142,9 @@ class Projection:
 
     def _step_finished(self, event: Event) -> None:
         body = event.body
-        step = self._step(event, started_at=event.at)
+        step = self._records.step(_step_id(body["trace"], body["step"]))
+        if step is None:  # stopped before its first call: nothing happened in it
+            return
         self._records.save_step(
             replace(
                 step,
