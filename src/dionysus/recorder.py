@@ -61,6 +61,7 @@ class Recorder:
         self._memory, self._basins, self._secrets = memory, basins, secrets
         self._holder = Holder(store.path)
         self._journal = Journal(store.records, Projection(store.records) if settings.trace else None, clock)
+        self._audit = Audit(settings.audit, clock=clock) if settings.audit else None
         self._running: Run | None = None
 
     def close(self) -> None:
@@ -95,11 +96,10 @@ class Recorder:
         if on.pruning_rule != "off":
             pruning = MemoryPruning(on.pruning_rule, window=on.memory_window or 3)
             registry.register(ActionStep, pruning.memory_pruning_callback)
-        if on.audit is not None:
-            audit = Audit(on.audit, clock=self._clock)
-            registry.register(PlanningStep, audit.step_callback)
-            registry.register(ActionStep, audit.step_callback)
-            registry.register(ToolCall, audit.tool_callback)
+        if self._audit is not None:
+            registry.register(PlanningStep, self._audit.step_callback)
+            registry.register(ActionStep, self._audit.step_callback)
+            registry.register(ToolCall, self._audit.tool_callback)
         registry.extend(self.callbacks)
         registry.register(PlanningStep, execution_trace_callback, required=True)
         registry.register(ActionStep, execution_trace_callback, required=True)
@@ -114,10 +114,13 @@ class Recorder:
             StoreError: The record could not be written; the run was stopped before it used what is not on record.
         """
         frame.bind(agent)
+        try:
+            frame.start(task, str(getattr(agent.model, "model_id", "")))
+        except RecordLost as lost:
+            raise lost.cause from lost
         self._running = frame.run
         ending = Ending(status="error")
         try:
-            frame.start(task, str(getattr(agent.model, "model_id", "")))
             output = agent.run(task)
             last = agent.memory.steps[-1] if agent.memory.steps else None
             if isinstance(getattr(last, "error", None), AgentMaxStepsError):

@@ -72,7 +72,7 @@ class CallbackRegistry:
 
     def tool_called(self, event: ToolEvent, frame: Frame) -> None:
         """Fires the ToolCall callbacks; what a frame's `on_tool` takes."""
-        self._dispatch(ToolCall, frame.agent_name, frame, event, agent=None)
+        self._dispatch(ToolCall, frame.agent_name, frame, event, agent=frame.agent)
 
     def _dispatch(self, step_type: type, agent_name: str, frame: Frame | None, step: Any, agent: Any = None) -> None:
         for entry in self._callbacks[step_type]:

@@ -117,6 +117,11 @@ class Frame:
         self._agent = agent
 
     @property
+    def agent(self) -> MultiStepAgent | None:
+        """Whose frame this is."""
+        return self._agent
+
+    @property
     def step_number(self) -> int:
         """smolagents' number of the current action."""
         return self._agent.step_number if self._agent is not None else 0
@@ -292,8 +297,7 @@ class Frame:
         return {"like": self._prompt_seq if same else None, "keep": same, "add": prompt[same:]}
 
     def _hide(self, message: ChatMessage) -> None:
-        if isinstance(message.content, str):
-            message.content = self.run.secrets.hide(message.content)
+        message.content = self.run.secrets.hide_in(message.content)
         for call in message.tool_calls or ():
             call.function.arguments = self.run.secrets.hide_in(call.function.arguments)
 

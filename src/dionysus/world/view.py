@@ -65,11 +65,6 @@ class World:
         inside = [p.parent.resolve() / p.name for p in own]
         self._skip = [p.relative_to(self.root).as_posix() for p in inside if p.is_relative_to(self.root)]
 
-    @property
-    def path(self) -> Path:
-        """The watched folder, absolute, links resolved."""
-        return self.root
-
     def look(self, before: Snapshot | None, now: float) -> "View":
         """Scans the folder and compares it with an earlier look.
 
