@@ -11,6 +11,7 @@ from smolagents import ActionStep, PlanningStep
 
 from conftest import START, Clock, Repository
 from dionysus import Runtime, Settings
+from dionysus.errors import BadInput
 from dionysus.models.reflex import Reflex
 from dionysus.models.scripted import ScriptedModel
 from dionysus.runtime import BeatReport
@@ -205,6 +206,13 @@ def test_an_audit_log_on_request(tmp_path: Path, clock: Clock, repository: Repos
         runtime.beat(repository.path)
         assert len(log.read_text().splitlines()) == 14 + 2 * 10
         assert runtime.beat(repository.path).status == "idle"  # our own log is not observed
+
+
+def test_an_audit_log_that_cannot_be_written_opens_no_run(tmp_path: Path, clock: Clock) -> None:
+    with pytest.raises(BadInput, match="cannot write the audit log"):
+        runtime_of(tmp_path, clock, settings=Settings(audit=tmp_path / "nowhere/audit.jsonl"))
+    with runtime_of(tmp_path, clock) as runtime:
+        assert runtime._store.records.runs() == []
 
 
 def test_used_up_steps_are_an_answer_not_a_failure(tmp_path: Path, clock: Clock, repository: Repository) -> None:

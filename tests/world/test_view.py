@@ -22,7 +22,7 @@ def texts(found: list[Finding], kind: str) -> list[str]:
 
 
 def test_the_world_knows_its_path(repository: Repository) -> None:
-    assert World(repository.path).path == repository.path.resolve()
+    assert World(repository.path).root == repository.path.resolve()
 
 
 def test_repairs_of_wording_are_no_fixes(repository: Repository) -> None:
