@@ -8,9 +8,10 @@ DionysusError                 your fault, or the surroundings': one line, and wh
 │   └── StoreTooNew           … because a newer Dionysus wrote it
 ├── ModelError                a model cannot be opened, or did not answer
 ├── MissingExtra              an optional dependency is not installed
+├── ToolRefused               raised by a ToolCall callback: this call must not be made
 └── CallbackFailed            a callback that was registered as required raised
 
-RunInterrupted                a signal, not an error: a BaseException, so that no agent takes it for
+RunInterrupted, RunAborted    signals, not errors: BaseExceptions, so that no agent takes them for
                               the failure of a tool and goes on
 """
 
@@ -70,6 +71,10 @@ class MissingExtra(DionysusError):
         self.extra = extra
 
 
+class ToolRefused(DionysusError):
+    """Raise it in a ToolCall callback's `before` phase: the call is not made, and the agent is told why."""
+
+
 class CallbackFailed(DionysusError):
     """A callback that was registered as required raised; the run was stopped."""
 
@@ -78,9 +83,12 @@ class RunInterrupted(BaseException):
     """The run was asked to stop and did so at a safe point: all finished calls are recorded."""
 
 
-class RecordLost(BaseException):
-    """The journal cannot be written: the run stops before it uses a result that is not on record."""
+class RunAborted(BaseException):
+    """The run must end now, whatever agent it is in: the journal cannot be written, or a required callback failed.
 
-    def __init__(self, cause: StoreError) -> None:
+    Who started the run gets `cause`.
+    """
+
+    def __init__(self, cause: DionysusError) -> None:
         super().__init__(str(cause))
         self.cause = cause

@@ -11,7 +11,7 @@ from dionysus.agents.heartbeat import PLANNING_INTERVAL, HeartbeatAgent
 from dionysus.agents.tools import Senses, heartbeat_tools
 from dionysus.errors import RunInterrupted
 from dionysus.findings import plural
-from dionysus.journal import Frame
+from dionysus.journal import Frame, recorded_model
 from dionysus.memory.basins import Basins
 from dionysus.memory.goals import SOON, Goals
 from dionysus.memory.mental_models import MentalModels
@@ -125,16 +125,11 @@ class Heart:
             on_wake(Waking(number=beat.number, place=look.place, reasons=reasons, model=name))
         senses = self._senses(look, beat, frame)
         if not getattr(model, "is_reflex", False):
-            senses.thinker = frame.model(model, within_tool=True)
-        agent = HeartbeatAgent(
-            [frame.tool(tool) for tool in heartbeat_tools(senses)],
-            frame.model(model),
-            step_callbacks=self._recorder.callbacks_for(frame, look.place).get_registry("heartbeat", frame),
-            planning_interval=PLANNING_INTERVAL if self._planning else None,
-        )
-        agent.tools["final_answer"] = frame.tool(agent.tools["final_answer"])
+            senses.thinker = recorded_model(model, frame, within_tool=True)
+        planning = PLANNING_INTERVAL if self._planning else None
+        agent = HeartbeatAgent(heartbeat_tools(senses), model, planning_interval=planning)
         with self._interruption_noted(beat):
-            ending = self._recorder.run(frame, agent, agent.beat_task)
+            ending = self._recorder.run(frame, agent, agent.beat_task, place=look.place)
         report = self._report(frame, beat, ending)
         self._close(beat, senses, report)
         return report
@@ -197,7 +192,7 @@ class Heart:
         return Senses(
             view=look.view,
             place=look.place,
-            beat=beat.number,
+            episode=f"beat {beat.number}",
             now=look.began,
             reasons=look.reasons,
             notes=look.notes,
@@ -224,7 +219,7 @@ class Heart:
         with self._store.transaction():
             self._basins.close(senses.basin_id)
             if done:
-                self._remember_notes(senses)
+                self._remember_notes(beat, senses)
                 senses.models.settle()
                 self._store.mind.drop_snapshots(beat.place, before=beat.number)
             self._store.mind.update_beat(ending)
@@ -248,21 +243,21 @@ class Heart:
             error=ending.error,
             plans=sum(s.step_type == "planning" for s in frame.finished),
             actions=sum(s.step_type == "action" for s in frame.finished),
-            model_calls=frame.model_calls,
-            usage=frame.usage,
-            prompt_chars=frame.prompt_chars,
+            model_calls=frame.spent.model_calls,
+            usage=frame.spent.usage,
+            prompt_chars=frame.spent.prompt_chars,
             observations_pruned=sum(len(cuts) for cuts in frame.effects["pruned"]),
-            chars_saved=frame.chars_saved,
+            chars_saved=frame.spent.chars_saved,
             basins_activated=len({b["id"] for basins in frame.effects["basins"] for b in basins}),
             seconds=self._seconds_since(beat.started_at),
         )
 
-    def _remember_notes(self, senses: Senses) -> None:
+    def _remember_notes(self, beat: Beat, senses: Senses) -> None:
         for note in senses.notes:
             self._memory.remember(
                 note.text, kind="note", source=f"note {note.id}", at=note.at, basin_id=senses.basin_id
             )
-        self._store.mind.mark_notes_read([note.id for note in senses.notes], senses.beat)
+        self._store.mind.mark_notes_read([note.id for note in senses.notes], beat.number)
 
     def _failed_since(self, seen: Beat | None) -> list[AgentExecutionTrace]:
         """Traces that failed since the last beat that was carried through."""

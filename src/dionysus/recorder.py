@@ -1,24 +1,36 @@
-"""Runs agents on the record: opens their run and frame, attaches callbacks, and writes how they ended."""
+"""Runs agents on the record: their calls, their callbacks, their managed agents, and how they ended.
 
+An agent is never changed. What runs is a shallow copy of it with a wrapped model, wrapped tools, and a recorded
+stand-in for each of its managed agents; each call of a managed agent runs a copy of its own, in a frame of its own.
+"""
+
+import copy
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Any
 
-from smolagents import ActionStep, MultiStepAgent, PlanningStep
+from smolagents import ActionStep, LocalPythonExecutor, MultiStepAgent, PlanningStep
+from smolagents.memory import CallbackRegistry as StepCallbacks
 from smolagents.memory import ToolCall
+from smolagents.monitoring import Monitor
+from smolagents.remote_executors import RemotePythonExecutor
 from smolagents.utils import AgentMaxStepsError
 
+from dionysus.agents.managed import ManagedAgent, delegate, fresh_agent
+from dionysus.agents.tools import RecallObservation
 from dionysus.callbacks.audit import Audit
 from dionysus.callbacks.basins import basin_activation_callback
 from dionysus.callbacks.iwmt import iwmt_coherence_callback
-from dionysus.callbacks.pruning import MemoryPruning
+from dionysus.callbacks.pruning import MemoryPruning, Rule
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.callbacks.tracing import execution_trace_callback
-from dionysus.errors import DionysusError, RecordLost, RunInterrupted
-from dionysus.journal import Frame, Journal, Run
+from dionysus.errors import BadInput, DionysusError, RunAborted, RunInterrupted
+from dionysus.journal import Frame, Journal, RecordedExecutor, Run, recorded_model, recorded_tool
 from dionysus.journal.holding import Holder
 from dionysus.journal.secrets import Secrets
 from dionysus.memory.basins import Basins
@@ -30,16 +42,23 @@ from dionysus.stores.contract import RunRecord, Status
 from dionysus.traces import Projection
 
 log = logging.getLogger("dionysus")
+RECALL_LINE = (
+    "An observation that begins with `[cut N chars; recall_observation(STEP)]` was shown to you before and is kept in "
+    "short; recall_observation(STEP) brings the whole text back."
+)
+"""What pruning adds to the system prompt of an agent that does not say it already."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class Ending:
     """How an agent's run ended."""
 
-    status: Status
+    status: Status = "error"
     output: Any = None
     error: str | None = None
     """One line, where it did not succeed."""
+    failure: Exception | None = None
+    """What it raised."""
 
 
 class Recorder:
@@ -62,14 +81,23 @@ class Recorder:
         self._holder = Holder(store.path)
         self._journal = Journal(store.records, Projection(store.records) if settings.trace else None, clock)
         self._audit = Audit(settings.audit, clock=clock) if settings.audit else None
-        self._running: Run | None = None
+        self._running: set[Run] = set()
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         """Gives up the claim on this process's runs."""
         self._holder.release()
 
+    # -- running ---------------------------------------------------------------------------------------
+
     def claim(self, run_id: str, agent_name: str) -> Frame:
-        """Opens a run that this process holds; returns its agent's frame. Call it in the caller's transaction."""
+        """Opens a run that this process holds; returns its agent's frame. Call it in the caller's transaction.
+
+        Raises:
+            BadInput: There is a run of that id.
+        """
+        if self._store.records.run(run_id) is not None:
+            raise BadInput(f"run {run_id!r} exists; give another run_id")
         self._store.records.save_run(
             RunRecord(
                 run_id=run_id,
@@ -82,78 +110,70 @@ class Recorder:
         run = Run(run_id, self._journal, secrets=self._secrets, meter=measure)
         return Frame(run=run, agent_name=agent_name, trace_id=run_id, path=agent_name)
 
-    def callbacks_for(self, frame: Frame, place: str) -> CallbackRegistry:
-        """The built-in callbacks that are switched on, then the user's, then the one that seals the step."""
-        on = self._settings
-        registry = CallbackRegistry()
-        if on.coherence:
-            registry.register(PlanningStep, partial(iwmt_coherence_callback, warning_below=on.coherence_warning))
-        if on.basins:
-            registry.register(
-                ActionStep,
-                partial(basin_activation_callback, memory=self._memory, basins=self._basins, place=place),
-            )
-        if on.pruning_rule != "off":
-            pruning = MemoryPruning(on.pruning_rule, window=on.memory_window or 3)
-            registry.register(ActionStep, pruning.memory_pruning_callback)
-        if self._audit is not None:
-            registry.register(PlanningStep, self._audit.step_callback)
-            registry.register(ActionStep, self._audit.step_callback)
-            registry.register(ToolCall, self._audit.tool_callback)
-        registry.extend(self.callbacks)
-        registry.register(PlanningStep, execution_trace_callback, required=True)
-        registry.register(ActionStep, execution_trace_callback, required=True)
-        frame.on_tool = registry.tool_called
-        return registry
+    def run(
+        self,
+        frame: Frame,
+        agent: MultiStepAgent,
+        task: str,
+        *,
+        pruning: Rule | None = None,
+        place: str = "",
+        **inputs: Any,
+    ) -> Ending:
+        """Runs a recorded copy of an agent to its end, whatever that is.
 
-    def run(self, frame: Frame, agent: MultiStepAgent, task: str) -> Ending:
-        """Runs an agent to its end, whatever that is.
+        Args:
+            pruning: Default: the settings'.
+            place: The watched folder that its memories belong to.
+            inputs: Further arguments of its `run()`.
 
         Raises:
             RunInterrupted: It was asked to stop; all that was finished is on record.
-            StoreError: The record could not be written; the run was stopped before it used what is not on record.
+            DionysusError: The record could not be written, or a required callback failed; the run was stopped.
         """
-        frame.bind(agent)
+        ending = Ending()
         try:
-            frame.start(task, str(getattr(agent.model, "model_id", "")))
-        except RecordLost as lost:
-            raise lost.cause from lost
-        self._running = frame.run
-        ending = Ending(status="error")
-        try:
-            output = agent.run(task)
-            last = agent.memory.steps[-1] if agent.memory.steps else None
-            if isinstance(getattr(last, "error", None), AgentMaxStepsError):
-                used_up = f"no final answer within {agent.max_steps} actions"
-                ending = Ending(status="max_steps", output=output, error=used_up)
-            else:
-                ending = Ending(status="success", output=output)
-        except (RunInterrupted, KeyboardInterrupt) as stop:
-            ending = Ending(status="interrupted", error=str(stop) or "interrupted")
-            raise RunInterrupted(ending.error) from None
-        except RecordLost as lost:
-            raise lost.cause from lost
-        except Exception as failure:  # whatever ends an agent's run is its error, in the trace and for the caller
-            stopped = frame.run.stop_reason
-            status: Status = "interrupted" if stopped else "error"
-            ending = Ending(status=status, error=stopped or self._secrets.hide(_reason(failure)))
+            with self.top(frame):
+                self._go(frame, self.recorded(agent, frame, pruning=pruning, place=place), task, inputs, ending)
+        except Exception as failure:
+            if failure is not ending.failure:
+                raise
             log.debug("run %s failed", frame.run.id, exc_info=True)
-            if stopped:
-                raise RunInterrupted(stopped) from None
-        except BaseException as stop:  # the interpreter is on its way out
-            ending = Ending(status="interrupted", error=type(stop).__name__)
-            raise
-        finally:
-            self._running = None
-            self._finish(frame, ending)
         return ending
+
+    def stream(
+        self,
+        frame: Frame,
+        agent: MultiStepAgent,
+        task: str,
+        ending: Ending,
+        *,
+        pruning: Rule | None = None,
+        **inputs: Any,
+    ) -> Iterator[Any]:
+        """Like `run`, as a generator of what the agent's `run(stream=True)` yields; `ending` is filled in at its end.
+
+        What the agent raises is raised; a stream that is closed before its end ends the run as interrupted.
+        """
+        with self.top(frame):
+            clone = self.recorded(agent, frame, pruning=pruning)
+            with self._on_record(frame, clone, task, inputs, ending):
+                steps = type(agent).run(clone, self._secrets.hide(task), stream=True, **inputs)
+                try:
+                    for step in steps:
+                        ending.output = getattr(step, "output", None)
+                        yield step
+                except GeneratorExit:
+                    frame.run.stop("the stream was closed")
+                    _close(steps)
+                    raise
 
     def stop(self, reason: str) -> bool:
         """Asks what runs now to end before its next call; safe from a signal handler. False: nothing runs."""
-        running = self._running
-        if running is not None:
-            running.stop(reason)
-        return running is not None
+        running = list(self._running)
+        for run in running:
+            run.stop(reason)
+        return bool(running)
 
     def mark_interrupted(self) -> None:
         """Runs whose process died, and their traces, get the status `interrupted`."""
@@ -168,12 +188,199 @@ class Recorder:
                     self._journal.append(run.run_id, "run_finished", "recovery", body, secrets=self._secrets)
                 records.set_run_status(run.run_id, "interrupted")
 
-    def _finish(self, frame: Frame, ending: Ending) -> None:
+    @contextmanager
+    def top(self, frame: Frame) -> Iterator[None]:
+        """What goes for a run as a whole, beside what goes for each of its agents."""
+        self._running.add(frame.run)
         try:
+            yield
+        except RunAborted as aborted:
+            raise aborted.cause from aborted.cause.__cause__
+        finally:
+            self._running.discard(frame.run)
+            frame.run.stop("the run is over")  # what still runs in threads of its own ends at its next call
+
+    # -- one agent -------------------------------------------------------------------------------------
+
+    def recorded(
+        self, agent: MultiStepAgent, frame: Frame, *, pruning: Rule | None = None, place: str = ""
+    ) -> MultiStepAgent:
+        """A copy of an agent whose calls go through `frame`."""
+        rule = pruning or self._settings.pruning_rule
+        clone = copy.copy(agent)
+        frame.bind(clone)
+        clone.memory = copy.copy(agent.memory)
+        clone.memory.steps = list(agent.memory.steps)
+        clone.state = dict(agent.state)
+        clone.model = recorded_model(agent.model, frame)
+        clone.monitor = Monitor(clone.model, agent.logger)
+        tools = dict(agent.tools)
+        if rule != "off":
+            tools = _with_recall(clone, tools, frame)
+        clone.tools = {name: recorded_tool(tool, frame) for name, tool in tools.items()}
+        clone.managed_agents = {
+            name: self._stand_in(member, frame, pruning=rule, place=place)
+            for name, member in agent.managed_agents.items()
+        }
+        executor = getattr(agent, "python_executor", None)
+        if isinstance(executor, RemotePythonExecutor):
+            clone.python_executor = RecordedExecutor(executor, frame)
+            clone.tools = tools
+        elif isinstance(executor, LocalPythonExecutor):
+            clone.python_executor = copy.copy(executor)
+            clone.python_executor.state = dict(executor.state)
+            clone.python_executor.custom_tools = dict(executor.custom_tools)
+        clone.step_callbacks = _Callbacks(agent, clone, self._callbacks_for(frame, rule, place), frame)
+        return clone
+
+    def _stand_in(self, member: Any, parent: Frame, *, pruning: Rule, place: str) -> ManagedAgent:
+        """What a manager gets in place of a managed agent: each call runs a recorded copy of its own."""
+
+        def answer(task: str, *args: Any, **kwargs: Any) -> Any:
+            frame = parent.child(member.name, task)
+            agent = fresh_agent(member) if isinstance(member, ManagedAgent) else member
+            clone = self.recorded(agent, frame, pruning=pruning, place=place)
+            if parent.member_steps is not None:
+                clone.max_steps = min(clone.max_steps, parent.member_steps)
+            ending = Ending()
+
+            def run(full_task: str, **inputs: Any) -> Any:
+                return self._go(frame, clone, full_task, inputs, ending)
+
+            clone.run = run
+            if isinstance(member, ManagedAgent):
+                return delegate(clone, task, *args, **kwargs)
+            report = clone(task, *args, **kwargs)
+            return f"{report}\n[{member.name}: {ending.error}]" if ending.status == "max_steps" else report
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            named = dict(zip(("task", "additional_args"), args, strict=False)) | kwargs
+            return parent.tool_call(member.name, named, lambda: answer(*args, **kwargs), idempotent=True)
+
+        return ManagedAgent(member.name, member.description, call)
+
+    def _go(self, frame: Frame, clone: MultiStepAgent, task: str, inputs: Mapping[str, Any], ending: Ending) -> Any:
+        with self._on_record(frame, clone, task, inputs, ending):
+            ending.output = type(clone).run(clone, self._secrets.hide(task), **inputs)
+        return ending.output
+
+    @contextmanager
+    def _on_record(
+        self, frame: Frame, clone: MultiStepAgent, task: str, inputs: Mapping[str, Any], ending: Ending
+    ) -> Iterator[None]:
+        """Writes that an agent began, and how it ended."""
+        frame.start(task, str(getattr(clone.model, "model_id", "")), inputs)
+        try:
+            yield
+            last = clone.memory.steps[-1] if clone.memory.steps else None
+            ending.status = "success"
+            if isinstance(getattr(last, "error", None), AgentMaxStepsError):
+                failed = f"; the forced one failed: {frame.model_error}" if frame.model_error else ""
+                ending.status = "max_steps"
+                ending.error = f"no final answer within {inputs.get('max_steps') or clone.max_steps} actions{failed}"
+        except (RunInterrupted, KeyboardInterrupt) as stop:
+            ending.status, ending.error = "interrupted", str(stop) or "interrupted"
+            raise
+        except RunAborted as aborted:
+            ending.error = str(aborted)
+            raise
+        except Exception as failure:  # whatever ends an agent's run is its error, in the trace and for the caller
+            ending.failure, ending.error = failure, self._secrets.hide(_reason(failure))
+            raise
+        except BaseException as stop:  # the stream was closed, or the interpreter is on its way out
+            ending.status, ending.error = "interrupted", frame.run.stop_reason or type(stop).__name__
+            raise
+        finally:
             frame.finish(ending.status, output=ending.output, error=ending.error)
-            self._store.records.set_run_status(frame.run.id, ending.status)
-        except RecordLost as lost:  # the next start finds the run without an end and marks it
-            raise lost.cause from lost
+            if frame.parent is None:
+                self._store.records.set_run_status(frame.run.id, ending.status)
+
+    def _callbacks_for(self, frame: Frame, rule: Rule, place: str) -> CallbackRegistry:
+        """The built-in callbacks that are switched on, then the user's, then the one that seals the step."""
+        on = self._settings
+        registry = CallbackRegistry()
+        if on.coherence:
+            registry.register(PlanningStep, partial(iwmt_coherence_callback, warning_below=on.coherence_warning))
+        if on.basins:
+            registry.register(
+                ActionStep,
+                partial(basin_activation_callback, memory=self._memory, basins=self._basins, place=place),
+            )
+        pruning = MemoryPruning(
+            "see-once" if rule == "off" else rule, window=on.memory_window or 3, count_only=rule == "off"
+        )
+        registry.register(ActionStep, pruning.memory_pruning_callback)
+        if self._audit is not None:
+            registry.register(PlanningStep, self._audit.step_callback)
+            registry.register(ActionStep, self._audit.step_callback)
+            registry.register(ToolCall, self._audit.tool_callback)
+        registry.extend(self.callbacks)
+        registry.register(PlanningStep, execution_trace_callback, required=True)
+        registry.register(ActionStep, execution_trace_callback, required=True)
+        frame.on_tool = registry.tool_called
+        return registry
+
+
+class _Callbacks:
+    """What smolagents calls after each step: the agent's own callbacks, then ours; secrets are replaced before."""
+
+    def __init__(self, agent: MultiStepAgent, clone: MultiStepAgent, ours: CallbackRegistry, frame: Frame) -> None:
+        self._theirs = StepCallbacks()
+        for step_type, callbacks in agent.step_callbacks._callbacks.items():
+            for callback in callbacks:
+                of_monitor = getattr(callback, "__self__", None) is agent.monitor
+                self.register(step_type, getattr(clone.monitor, callback.__name__) if of_monitor else callback)
+        self._ours = ours.get_registry(frame.agent_name, frame)
+        self._hide = frame.run.secrets.hide_in
+
+    def register(self, step_cls: type, callback: Callable[..., Any]) -> None:
+        """As smolagents has it."""
+        self._theirs.register(step_cls, callback)
+
+    def callback(self, step: Any, **kwargs: Any) -> None:
+        """A step ended."""
+        if isinstance(step, ActionStep):
+            self._clean(step)
+        self._theirs.callback(step, **kwargs)
+        ours = self._ours.get(type(step))
+        if ours is not None:
+            ours(step, **kwargs)
+
+    def _clean(self, step: ActionStep) -> None:
+        """Secrets that printing or streaming brought into the transcript."""
+        step.observations = self._hide(step.observations)
+        step.model_output = self._hide(step.model_output)
+        for call in step.tool_calls or ():
+            call.arguments = self._hide(call.arguments)
+        if step.error is not None:
+            step.error.message = self._hide(step.error.message)
+            step.error.args = tuple(self._hide(list(step.error.args)))
+
+
+def _with_recall(clone: MultiStepAgent, tools: dict[str, Any], frame: Frame) -> dict[str, Any]:
+    """Adds what brings pruned observations back: a tool, and a line of the system prompt."""
+    name = RecallObservation.name
+    if name in tools or name in clone.managed_agents:
+        raise BadInput(f"pruning adds a tool {name!r}, but {frame.agent_name!r} has one of that name; rename yours")
+    said = clone.initialize_system_prompt
+
+    def with_line() -> str:
+        prompt = str(said())
+        return prompt if f"{name}(STEP)" in prompt else f"{prompt}\n\n{RECALL_LINE}"
+
+    clone.initialize_system_prompt = with_line
+    return {**tools, name: RecallObservation(frame)}
+
+
+def _close(steps: Any) -> None:
+    """Closes smolagents' stream, which answers with a RuntimeError: it yields once more when it is closed."""
+    try:
+        steps.close()
+    except RuntimeError as error:
+        if "generator ignored GeneratorExit" not in str(error):
+            raise
+    except RunInterrupted:  # it came to its next call, and stopped there
+        pass
 
 
 def _reason(failure: BaseException) -> str:

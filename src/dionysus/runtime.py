@@ -6,8 +6,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, get_args
 
+from smolagents import MultiStepAgent
+
+from dionysus.attached import Attached, RecordedRun, RecordedStream
+from dionysus.callbacks.pruning import Rule
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.errors import BadInput
 from dionysus.heart import BeatReport, Heart, Waking
@@ -55,6 +59,7 @@ class Runtime:
         known = [*named_secrets(os.environ), *([self._key] if self._key else [])]
         self._secrets = Secrets(known, tag=f"{secrets.token_hex(2)}-")
         self._store = open_store(store or self.settings.store)
+        self._new_suffix = new_suffix
         mind, hide = self._store.mind, self._secrets.hide
         self.traces = ExecutionTraceService(self._store.records, clock=clock)
         self.basins = Basins(mind, clock=clock)
@@ -130,6 +135,24 @@ class Runtime:
         """
         return self._heart.beat(Path(watch), self.model, git=git, on_wake=on_wake)
 
+    def attach(self, agent: MultiStepAgent, *, pruning: Rule = "off") -> Attached:
+        """Any smolagents agent, with its managed agents, on the record: `attach(agent).run(task)`.
+
+        The agent is left as it was. Its runs carry the built-in callbacks and those of `callbacks`.
+
+        Args:
+            pruning: `see-once` or `window` shortens what was seen; this adds a tool `recall_observation` and one line
+                to the system prompt. `off`: each result says what see-once would have saved.
+
+        Raises:
+            BadInput: Not a smolagents agent, or no such rule.
+        """
+        if not isinstance(agent, MultiStepAgent):
+            raise BadInput(f"cannot attach {type(agent).__name__}: it is no smolagents MultiStepAgent")
+        if pruning not in get_args(Rule):
+            raise BadInput(f"pruning {pruning!r} is not one of {', '.join(get_args(Rule))}")
+        return Attached(agent, self._recorder, self._store, pruning=pruning, new_suffix=self._new_suffix)
+
     def stop(self, reason: str = "interrupted") -> bool:
         """Asks what runs now to end before its next call; safe from a signal handler. False: nothing runs."""
         return self._recorder.stop(reason)
@@ -175,4 +198,4 @@ def checked_text(what: str, text: str) -> str:
     return text
 
 
-__all__ = ["BeatReport", "Runtime", "Waking", "checked_text"]
+__all__ = ["Attached", "BeatReport", "RecordedRun", "RecordedStream", "Runtime", "Waking", "checked_text"]

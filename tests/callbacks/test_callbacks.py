@@ -18,8 +18,8 @@ from dionysus.callbacks.basins import basin_activation_callback
 from dionysus.callbacks.iwmt import iwmt_coherence_callback
 from dionysus.callbacks.pruning import MemoryPruning
 from dionysus.callbacks.tracing import execution_trace_callback
-from dionysus.errors import BadInput, CallbackFailed
-from dionysus.journal import Frame, ToolEvent
+from dionysus.errors import BadInput, RunAborted
+from dionysus.journal import Frame, ToolEvent, recorded_model, recorded_tool
 from dionysus.memory.basins import Basins
 from dionysus.memory.semantic import SemanticMemory
 from dionysus.models.scripted import ScriptedModel
@@ -62,8 +62,8 @@ def run(frame: Frame, registry: CallbackRegistry, actions: list[Any], *, interva
     registry.register(PlanningStep, execution_trace_callback)
     registry.register(ActionStep, execution_trace_callback)
     agent = ToolCallingAgent(
-        tools=[frame.tool(Fetch()), frame.tool(Recall())],
-        model=frame.model(model),
+        tools=[recorded_tool(Fetch(), frame), recorded_tool(Recall(), frame)],
+        model=recorded_model(model, frame),
         step_callbacks=registry.get_registry("tester", frame),
         planning_interval=interval,
         max_steps=10,
@@ -125,7 +125,7 @@ def test_a_required_callback_that_fails_ends_the_run(frame: Frame) -> None:
 
     registry = CallbackRegistry()
     registry.register(ActionStep, broken, required=True)
-    with pytest.raises(CallbackFailed, match="in my callback"):
+    with pytest.raises(RunAborted, match="in my callback"):
         run(frame, registry, [fetch(1), DONE])
 
 
@@ -228,7 +228,7 @@ def test_what_pruning_saved_is_counted_against_the_prompts(frame: Frame) -> None
     cuts = [cut for cuts in frame.effects["pruned"] for cut in cuts]
     # step 1 is a stub in the prompts of actions 3 and 4, step 2 in that of action 4
     assert [c["step"] for c in cuts] == [1, 2, 3]
-    assert frame.chars_saved == 2 * cuts[0]["chars_saved"] + cuts[1]["chars_saved"]
+    assert frame.spent.chars_saved == 2 * cuts[0]["chars_saved"] + cuts[1]["chars_saved"]
 
 
 # -- basins -------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from smolagents.monitoring import LogLevel
 
 from dionysus.callbacks import CallbackRegistry
 from dionysus.callbacks.tracing import execution_trace_callback
-from dionysus.errors import RecordLost, RunInterrupted
-from dionysus.journal import Frame
+from dionysus.errors import RunAborted, RunInterrupted
+from dionysus.journal import Frame, recorded_model, recorded_tool
 from dionysus.journal.secrets import Secrets
 from dionysus.models.scripted import ScriptedModel
 from dionysus.stores import Store
@@ -48,13 +48,13 @@ def agent_of(frame: Frame, model: Model, *tools: Tool, **options: Any) -> ToolCa
     registry.register(PlanningStep, execution_trace_callback)
     registry.register(ActionStep, execution_trace_callback)
     agent = ToolCallingAgent(
-        tools=[frame.tool(tool) for tool in tools],
-        model=frame.model(model),
+        tools=[recorded_tool(tool, frame) for tool in tools],
+        model=recorded_model(model, frame),
         step_callbacks=registry.get_registry("tester", frame),
         verbosity_level=LogLevel.OFF,
         **options,
     )
-    agent.tools["final_answer"] = frame.tool(agent.tools["final_answer"])
+    agent.tools["final_answer"] = recorded_tool(agent.tools["final_answer"], frame)
     frame.bind(agent)
     frame.start("the task", "scripted")
     return agent
@@ -185,13 +185,13 @@ def test_a_result_that_cannot_be_recorded_stops_the_run(frame: Frame, store: Sto
             return "this must not be used"
 
     model = ScriptedModel([{"calls": [call("look", what="a")]}, done()])
-    with pytest.raises(RecordLost, match="readonly"):
+    with pytest.raises(RunAborted, match="readonly"):
         agent_of(frame, model, Breaking()).run("the task")
     assert len(model.prompts) == 1
 
 
 def test_ids_of_parsed_calls_are_the_same_in_every_run(frame: Frame) -> None:
-    model = frame.model(ScriptedModel([]))
+    model = recorded_model(ScriptedModel([]), frame)
     message = ChatMessage(role=MessageRole.ASSISTANT, content='{"name": "look", "arguments": {"what": "x"}}')
     assert [model.parse_tool_calls(message).tool_calls[0].id for _ in range(2)] == ["call_1", "call_2"]
 

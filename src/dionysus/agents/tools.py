@@ -28,12 +28,13 @@ _INFORMATION_CHARS = 12_000
 
 @dataclass(kw_only=True)
 class Senses:
-    """What one beat sees and works with."""
+    """What one episode – a beat, or a question – sees and works with."""
 
     view: View
     place: str
     """The watched folder, absolute."""
-    beat: int
+    episode: str
+    """`beat 3`, or `ask` and the run's id."""
     now: datetime
     reasons: Sequence[str]
     """Why the beat woke, in words."""
@@ -47,7 +48,7 @@ class Senses:
     goals: Goals
     models: MentalModels
     basin_id: int
-    """This beat's own episode."""
+    """Where its memories lie."""
     frame: Frame
     thinker: Model | None = None
     """The LLM for synthesis; None: extractive."""
@@ -84,7 +85,7 @@ class ObserveEnvironment(_BeatTool):
         s = self.senses
         if not s.reasons:
             return str(Finding("idle", "nothing changed since the last beat"))
-        found = [Finding("beat", f"beat {s.beat}, {s.now.astimezone():%a %Y-%m-%d %H:%M}: {', '.join(s.reasons)}")]
+        found = [Finding("beat", f"{s.episode}, {s.now.astimezone():%a %Y-%m-%d %H:%M}: {', '.join(s.reasons)}")]
         found += s.view.observe()
         for note in s.notes:
             when = ago(note.at.timestamp(), s.now.timestamp())
@@ -192,14 +193,14 @@ class MosaeicCapture(_BeatTool):
         s.memory.remember(
             text,
             kind="beat",
-            source=f"beat {s.beat}",
+            source=s.episode,
             at=s.now,
             place=s.place,
             basin_id=s.basin_id,
             run_id=s.frame.run.id,
             step=s.frame.step_number,
         )
-        return str(Finding("captured", f"beat {s.beat} kept as a memory ({len(text)} characters)"))
+        return str(Finding("captured", f"{s.episode} kept as a memory ({len(text)} characters)"))
 
 
 class ReflectOnTopic(_BeatTool):
@@ -292,7 +293,7 @@ class UpdateGoal(_BeatTool):
         if status not in (None, "open", "done", "dropped"):
             raise BadInput(f"status {status!r} is not one of open, done, dropped")
         chosen = cast(Literal["open", "done", "dropped"] | None, status)
-        goal = s.goals.update(goal_id, progress=f"beat {s.beat}: {quoted(progress)}", status=chosen)
+        goal = s.goals.update(goal_id, progress=f"{s.episode}: {quoted(progress)}", status=chosen)
         kind = "progress" if goal.status == "open" else "done"
         return str(Finding(kind, f"goal {goal.id} is {goal.status}; noted: {quoted(progress, 160)}"))
 
@@ -321,8 +322,8 @@ class ReviseMentalModel(_BeatTool):
         return render([f for f in found if f.kind != "nothing" or not gaps] + gaps)
 
 
-class RecallObservation(_BeatTool):
-    """Brings the full text of a pruned observation back."""
+class RecallObservation(Tool):
+    """Brings the full text of a pruned observation back; for any agent whose run is recorded."""
 
     name = "recall_observation"
     description = (
@@ -332,11 +333,16 @@ class RecallObservation(_BeatTool):
         "step": {"type": "integer", "description": "The number in the cut text."},
         "query": {"type": "string", "description": "Words that the wanted lines hold.", "nullable": True},
     }
+    output_type = "string"
     idempotent = True
+
+    def __init__(self, frame: Frame) -> None:
+        super().__init__()
+        self.frame = frame
 
     def forward(self, step: int, query: str | None = None) -> str:
         """The text, or its matching lines."""
-        seen = {done.number: done.observation for done in self.senses.frame.finished if done.observation}
+        seen = {done.number: done.observation for done in self.frame.finished if done.observation}
         if step not in seen:
             raise BadInput(f"step {step} has no observation; steps with one: {', '.join(map(str, seen)) or 'none yet'}")
         text = str(seen[step])
@@ -359,7 +365,6 @@ HEARTBEAT_TOOLS = (
     ListGoals,
     UpdateGoal,
     ReviseMentalModel,
-    RecallObservation,
 )
 
 

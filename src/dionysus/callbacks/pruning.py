@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from smolagents import ActionStep
+from smolagents import ActionStep, TaskStep
 
 from dionysus.journal import Frame
 
@@ -81,11 +81,13 @@ class SeeOnce:
 class MemoryPruning:
     """The pruning of one agent's run; `memory_pruning_callback` is what an agent calls."""
 
-    def __init__(self, rule: Rule, *, window: int = 3) -> None:
+    def __init__(self, rule: Rule, *, window: int = 3, count_only: bool = False) -> None:
         """
         Args:
             window: Steps kept whole under the window rule; 999 turns it off.
+            count_only: Leave the observations as they are and only count what the rule would keep out.
         """
+        self._count_only = count_only
         self._rule: Rule = "off" if rule == "window" and window >= 999 else rule
         self._window = window
         self._see_once = SeeOnce()
@@ -97,12 +99,15 @@ class MemoryPruning:
         if self._rule == "off":
             return
         cuts = self._window_cuts(step, agent) if self._rule == "window" else self._see_once_cuts(step, agent, frame)
+        if self._count_only:
+            frame.prunable_chars += sum(cut.chars_saved for cut in cuts)
+            return
         if not cuts:
             return
         taken = frame.effect("pruned", lambda: [asdict(cut) for cut in cuts])
         stubs = {cut["step"]: cut for cut in taken}
-        for earlier in agent.memory.steps:
-            if isinstance(earlier, ActionStep) and earlier.step_number in stubs:
+        for earlier in _steps_of_this_run(agent):
+            if earlier.step_number in stubs:
                 earlier.observations = stubs[earlier.step_number]["stub"]
         frame.pruned_chars += sum(cut["chars_saved"] for cut in taken)
 
@@ -113,8 +118,8 @@ class MemoryPruning:
         self._see_once.read([str(step.model_output or ""), str(step.tool_calls or "")])
         self._read = len(frame.finished)
         cuts = []
-        for earlier in agent.memory.steps:
-            if not isinstance(earlier, ActionStep) or earlier.step_number in self._decided:
+        for earlier in _steps_of_this_run(agent):
+            if earlier.step_number in self._decided:
                 continue
             self._decided.add(earlier.step_number)
             text = earlier.observations or ""
@@ -125,8 +130,8 @@ class MemoryPruning:
 
     def _window_cuts(self, step: ActionStep, agent: Any) -> list[Cut]:
         cuts = []
-        for earlier in agent.memory.steps:
-            if not isinstance(earlier, ActionStep) or earlier.step_number > step.step_number - self._window:
+        for earlier in _steps_of_this_run(agent):
+            if earlier.step_number > step.step_number - self._window:
                 continue
             text = earlier.observations or ""
             if earlier.step_number not in self._decided and len(text) > _LEAST_CHARS:
@@ -134,6 +139,17 @@ class MemoryPruning:
                 stub = f"{head_of_stub(len(text), earlier.step_number)} {text[:100]}…"
                 cuts.append(_cut(earlier.step_number, step.step_number, text, stub))
         return cuts
+
+
+def _steps_of_this_run(agent: Any) -> list[ActionStep]:
+    """The actions since the task was set: smolagents numbers them from 1 again when a conversation goes on."""
+    steps: list[ActionStep] = []
+    for step in reversed(agent.memory.steps):
+        if isinstance(step, TaskStep):
+            break
+        if isinstance(step, ActionStep):
+            steps.append(step)
+    return steps[::-1]
 
 
 def _cut(step: int, now: int, text: str, stub: str) -> Cut:

@@ -9,7 +9,7 @@ from typing import Any
 from smolagents import ActionStep, PlanningStep
 from smolagents.memory import ToolCall
 
-from dionysus.errors import BadInput, CallbackFailed
+from dionysus.errors import BadInput, CallbackFailed, RunAborted, ToolRefused
 from dionysus.journal import Frame, ToolEvent
 
 Callback = Callable[..., Any]
@@ -28,8 +28,9 @@ class CallbackRegistry:
     """Which callbacks fire for `PlanningStep`, `ActionStep` and `ToolCall`.
 
     A callback takes `(step)`, `(step, agent)` or `(step, agent, frame)`; for ToolCall the step is a `ToolEvent`,
-    told before and after each call. One that raises is recorded in the trace with its traceback and the run goes
-    on, unless it was registered as required.
+    told before and after each call. One that raises `ToolRefused` before a call keeps it from being made. Any other
+    that raises is recorded in the trace with its traceback and the run goes on, unless it was registered as required:
+    then the run ends, whichever of its agents it is in.
     """
 
     def __init__(self) -> None:
@@ -79,14 +80,16 @@ class CallbackRegistry:
             try:
                 entry.call(*(step, agent, frame)[: entry.arity])
             except Exception as error:  # whatever a callback raises is recorded; see the class docstring
-                if frame is None:
+                if frame is None or (isinstance(error, ToolRefused) and getattr(step, "phase", None) == "before"):
                     raise
                 frame.callback_failed(entry.name, error)
                 if entry.required:
-                    raise CallbackFailed(
+                    failed = CallbackFailed(
                         f"the required callback {entry.name!r} of {agent_name!r} failed: "
                         f"{type(error).__name__}: {error}; the trace has its traceback"
-                    ) from error
+                    )
+                    failed.__cause__ = error
+                    raise RunAborted(failed) from error
 
 
 def _name(callback: Callback) -> str:

@@ -1,10 +1,20 @@
 """The journal: every model and tool call of a run, written down before its result is used.
 
-`Journal` writes, `Run` is a tree of agents under one id, `Frame` is one agent's part in it and hands out the
-wrapped model and tools. Traces are a projection of what is written here.
+`Journal` writes, `Run` is a tree of agents under one id, `Frame` is one agent's part in it, `recorded_model` and
+`recorded_tool` wrap what the agent calls. Traces are a projection of what is written here.
 """
 
 from dionysus.journal.events import Journal
-from dionysus.journal.recording import FinishedStep, Frame, Run, ToolEvent
+from dionysus.journal.frame import FinishedStep, Frame, Run, ToolEvent
+from dionysus.journal.recording import RecordedExecutor, recorded_model, recorded_tool
 
-__all__ = ["FinishedStep", "Frame", "Journal", "Run", "ToolEvent"]
+__all__ = [
+    "FinishedStep",
+    "Frame",
+    "Journal",
+    "RecordedExecutor",
+    "Run",
+    "ToolEvent",
+    "recorded_model",
+    "recorded_tool",
+]

@@ -27,6 +27,9 @@ Kind = Literal[
     "run_finished",
 ]
 Clock = Callable[[], datetime]
+_DEEPEST = 40
+"""Levels of nested values that are kept as such; what lies deeper – or refers to itself – is kept as text."""
+_PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 
 class Journal:
@@ -77,16 +80,31 @@ def digest_of(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON can hold it; what JSON cannot hold becomes its type's name and its text."""
+    """`value` as JSON can hold it: images as PNG, bytes as base64; anything else becomes its type's name and its text.
+
+    Never fails, whatever a tool returned: a text that cannot be had is said to be missing.
+    """
+    return _plain(value, ())
+
+
+def _plain(value: Any, within: tuple[int, ...]) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    if hasattr(value, "save") and hasattr(value, "getbands"):
-        return {"type": "image", "png": _png(value)}
-    return {"object": f"{type(value).__module__}.{type(value).__qualname__}", "text": str(value)}
+    if isinstance(value, bytes | bytearray):
+        return {"type": "bytes", "base64": base64.b64encode(value).decode()}
+    if len(within) < _DEEPEST and id(value) not in within:
+        inside = (*within, id(value))
+        if isinstance(value, Mapping):
+            return {str(k): _plain(v, inside) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [_plain(v, inside) for v in value]
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    try:
+        if hasattr(value, "save") and hasattr(value, "getbands"):
+            return {"type": "image", "png": _png(value)}
+        return {"object": kind, "text": str(value)}
+    except Exception as error:  # noqa: BLE001 – the code of a foreign object ran, and what it did is said
+        return {"object": kind, "text": f"(no text: {type(error).__name__}: {error})"}
 
 
 def plain_messages(messages: Sequence[Any]) -> list[dict[str, Any]]:
@@ -112,5 +130,5 @@ def text_chars(messages: Sequence[Mapping[str, Any]]) -> int:
 
 def _png(image: Any) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
+    (image if image.mode in _PNG_MODES else image.convert("RGBA")).save(buffer, format="PNG")
     return base64.b64encode(buffer.getvalue()).decode()

@@ -39,6 +39,11 @@ class Records:
         """A run came to its end, or goes on."""
         self._db.write("UPDATE runs SET status = ? WHERE run_id = ?", (status, run_id))
 
+    def run(self, run_id: str) -> RunRecord | None:
+        """The run of that id."""
+        rows = self._db.rows("SELECT * FROM runs WHERE run_id = ?", (run_id,))
+        return self._db.record(RunRecord, rows[0]) if rows else None
+
     def runs(self, status: Status | None = None) -> list[RunRecord]:
         """Runs, newest first."""
         rows = self._db.rows("SELECT * FROM runs WHERE ?1 IS NULL OR status = ?1 ORDER BY started_at DESC", (status,))

@@ -1,0 +1,160 @@
+"""Anybody's agent, on the record: `runtime.attach(agent).run(task)`.
+
+The agent itself is left as it was: `agent.run()` stays bare. Each run works on a copy, so the same agent may be
+attached twice, and run from several threads.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from smolagents import MultiStepAgent
+
+from dionysus.callbacks.pruning import Rule
+from dionysus.errors import BadInput
+from dionysus.journal import Frame
+from dionysus.recorder import Ending, Recorder
+from dionysus.stores import Store
+from dionysus.stores.contract import Status, Usage
+
+_RUN_ID = re.compile(r"[\w.:@+-]{1,120}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedRun:
+    """How an attached agent's run ended, and what it took, over all its agents, plans included."""
+
+    output: Any
+    """What `agent.run()` would have returned."""
+    run_id: str
+    trace_id: str
+    status: Status
+    usage: Usage
+    """Input, cached and output tokens, and money where the price is known."""
+    model_calls: int
+    error: str | None = None
+    """Why there is no final answer of its own: the steps were used up."""
+    tokens_saved: int = 0
+    """What pruning kept out of prompts; estimated: reported input tokens × characters left out ÷ sent, per call."""
+    tokens_prunable: int = 0
+    """What see-once would have kept out where pruning is off; estimated in the same way."""
+
+
+class RecordedStream:
+    """What a streaming run yields, step by step; `result` is there when it has ended."""
+
+    def __init__(self, steps: Iterator[Any], result: Callable[[], RecordedRun]) -> None:
+        self._steps, self._result, self._ended = steps, result, False
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            return next(self._steps)
+        except StopIteration:
+            self._ended = True
+            raise
+
+    def close(self) -> None:
+        """Ends the run, if it has not ended, as interrupted."""
+        self._steps.close()  # type: ignore[attr-defined]  # a generator
+
+    @property
+    def result(self) -> RecordedRun:
+        """How the run ended.
+
+        Raises:
+            BadInput: It was not read to its end.
+        """
+        if not self._ended:
+            raise BadInput("the stream was not read to its end; there is a result when it was")
+        return self._result()
+
+
+class Attached:
+    """An agent whose runs are journaled, traced, metered, and carry the callbacks; made by `Runtime.attach`."""
+
+    def __init__(
+        self,
+        agent: MultiStepAgent,
+        recorder: Recorder,
+        store: Store,
+        *,
+        pruning: Rule,
+        new_suffix: Callable[[], str],
+    ) -> None:
+        self.agent = agent
+        self._recorder, self._store, self._pruning, self._new_suffix = recorder, store, pruning, new_suffix
+        self._conversation: MultiStepAgent = agent
+
+    def run(
+        self, task: str, *, run_id: str | None = None, stream: bool = False, reset: bool = True, **inputs: Any
+    ) -> Any:
+        """Runs a copy of the agent; what it raises is raised, with the run's id as a note.
+
+        Args:
+            run_id: Default: the agent's name with a random suffix.
+            stream: Return a `RecordedStream` instead of a `RecordedRun`.
+            reset: False: go on with the conversation of the last attached run that ended (at first: the agent's own).
+            inputs: Further arguments of the agent's `run()`: `images`, `additional_args`, `max_steps`.
+
+        Raises:
+            BadInput: The task is empty, or there is a run of that id.
+            RunInterrupted: The run was asked to stop.
+            DionysusError: The record could not be written, or a required callback failed.
+        """
+        if not isinstance(task, str) or not task.strip():
+            raise BadInput("the task is empty; give the agent a text")
+        inputs.pop("return_full_result", None)
+        source = self.agent if reset else self._conversation
+        name = self.agent.name or type(self.agent).__name__
+        frame = self._claimed(run_id, name)
+        options = {"pruning": self._pruning, "reset": reset, **inputs}
+        if stream:
+            ending = Ending()
+            steps = self._recorder.stream(frame, source, task, ending, **options)
+            return RecordedStream(self._kept(frame, steps), lambda: self._result(frame, ending))
+        ending = self._recorder.run(frame, source, task, **options)
+        if ending.failure is not None:
+            ending.failure.add_note(f"run {frame.run.id} is on record: dionysus traces show {frame.trace_id}")
+            raise ending.failure
+        self._conversation = self._as_it_ended(frame)
+        return self._result(frame, ending)
+
+    def _claimed(self, run_id: str | None, name: str) -> Frame:
+        if run_id is not None and not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
+            raise BadInput(f"run_id {run_id!r} must be 1 to 120 letters, digits or any of _ . : @ + -")
+        with self._store.transaction():
+            return self._recorder.claim(run_id or f"{name}-{self._new_suffix()}", name)
+
+    def _kept(self, frame: Frame, steps: Iterator[Any]) -> Iterator[Any]:
+        yield from steps
+        self._conversation = self._as_it_ended(frame)
+
+    def _as_it_ended(self, frame: Frame) -> MultiStepAgent:
+        """The agent, with memory and variables as the run left them."""
+        ran = frame.agent
+        assert ran is not None
+        going_on = copy.copy(self.agent)
+        going_on.memory, going_on.state = ran.memory, ran.state
+        if hasattr(self.agent, "python_executor"):
+            executor = ran.python_executor
+            going_on.python_executor = getattr(executor, "inner", executor)
+        return going_on
+
+    def _result(self, frame: Frame, ending: Ending) -> RecordedRun:
+        spent = frame.run.spent
+        return RecordedRun(
+            output=ending.output,
+            run_id=frame.run.id,
+            trace_id=frame.trace_id,
+            status=ending.status,
+            usage=spent.usage,
+            model_calls=spent.model_calls,
+            error=ending.error,
+            tokens_saved=spent.tokens_saved,
+            tokens_prunable=spent.tokens_prunable,
+        )
