@@ -7,9 +7,9 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks import beat
+from benchmarks import beat, overhead
 
-BENCHMARKS = {"beat": beat}
+BENCHMARKS = {"beat": beat, "overhead": overhead}
 
 
 def main() -> None:

@@ -7,12 +7,13 @@ attached twice, and run from several threads.
 import copy
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from smolagents import MultiStepAgent
 
-from dionysus.callbacks.pruning import Rule
+from dionysus.callbacks.pruning import Rule, prunable_tokens
 from dionysus.errors import BadInput
 from dionysus.journal import Frame
 from dionysus.recorder import Ending, Recorder
@@ -38,8 +39,12 @@ class RecordedRun:
     """Why there is no final answer of its own: the steps were used up."""
     tokens_saved: int = 0
     """What pruning kept out of prompts; estimated: reported input tokens × characters left out ÷ sent, per call."""
-    tokens_prunable: int = 0
-    """What see-once would have kept out where pruning is off; estimated in the same way."""
+    _frame: Frame = field(repr=False, compare=False)
+
+    @cached_property
+    def tokens_prunable(self) -> int:
+        """What see-once would have kept out where pruning is off; estimated in the same way."""
+        return sum(map(_prunable, _all(self._frame)))
 
 
 class RecordedStream:
@@ -156,5 +161,18 @@ class Attached:
             model_calls=spent.model_calls,
             error=ending.error,
             tokens_saved=spent.tokens_saved,
-            tokens_prunable=spent.tokens_prunable,
+            _frame=frame,
         )
+
+
+def _all(frame: Frame) -> Iterator[Frame]:
+    yield frame
+    for child in frame.children:
+        yield from _all(child)
+
+
+def _prunable(frame: Frame) -> int:
+    agent = frame.agent
+    if agent is None or frame.spent.chars_saved:
+        return 0
+    return prunable_tokens(frame, agent.memory.system_prompt.system_prompt, str(agent.task or ""))

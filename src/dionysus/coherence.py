@@ -9,15 +9,22 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from dionysus.words import stems
 
-_WINDOW = 30
-"""Turns looked at, so that the cost of an assessment does not grow with the run."""
+_WINDOW = 12
+"""Turns looked at, so that the cost of an assessment does not grow with the run, and old turns hide no new trouble."""
+_READ_CHARS = 1_000
+"""Characters of an observation whose terms are looked at."""
 _LONGEST_LOOP = 4
 """Actions in the longest pattern that is recognised when it repeats."""
 _DECAY = 0.9
 """How much less the error of one turn earlier counts."""
+
+
+_Vector = tuple[Mapping[str, float], float]
+"""Weighted terms, and their Euclidean length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +64,14 @@ def assess_coherence(goal: str, turns: Sequence[Turn]) -> Coherence | None:
     if not turns:
         return None
     shown = turns[-_WINDOW:]
-    acts = [Counter(stems(f"{t.thought} {t.action}")) for t in shown]
-    seen = [Counter(stems(t.observation)) for t in shown]
-    weight = _idf([*acts, *seen, Counter(stems(goal))])
+    acts = [_terms(f"{t.thought} {t.action}") for t in shown]
+    seen = [_terms(t.observation[:_READ_CHARS]) for t in shown]
+    weight = _idf([*acts, *seen, _terms(goal)])
+    vectors = [_vector(terms, weight) for terms in acts]
     context = {
-        "spatial": _spatial(Counter(stems(goal)), acts, seen, weight),
-        "temporal": _temporal(acts, weight),
-        "causal": _causal(acts, seen, weight),
+        "spatial": _spatial(_terms(goal), acts, seen, weight),
+        "temporal": _temporal(vectors),
+        "causal": _causal(vectors, [_vector(terms, weight) for terms in seen]),
     }
     measured = {name: score for name, score in context.items() if score is not None}
     repeats, times = _loop([turn.action for turn in shown])
@@ -112,40 +120,56 @@ def _spatial(
     return sum(shares) / len(shares) if shares else None
 
 
-def _temporal(acts: Sequence[Counter[str]], weight: Mapping[str, float]) -> float | None:
+def _temporal(acts: Sequence[_Vector]) -> float | None:
     ranks = []
-    for t in range(1, len(acts)):
-        others = [acts[s] for s in range(len(acts)) if abs(s - t) >= 3]
-        if others:
-            ranks.append(_rank(acts[t], acts[t - 1], others, weight))
+    for t, act in enumerate(acts):
+        near = _cosines(act, acts)
+        others = [near[s] for s in range(len(acts)) if abs(s - t) >= 3]
+        if t and others:
+            ranks.append(_rank(near[t - 1], others))
     return sum(ranks) / len(ranks) if len(acts) >= 5 and ranks else None
 
 
-def _causal(acts: Sequence[Counter[str]], seen: Sequence[Counter[str]], weight: Mapping[str, float]) -> float | None:
+def _causal(acts: Sequence[_Vector], seen: Sequence[_Vector]) -> float | None:
     ranks = []
-    for t in range(len(acts)):
-        others = [seen[s] for s in range(len(acts)) if abs(s - t) >= 2]
+    for t, act in enumerate(acts):
+        near = _cosines(act, seen)
+        others = [near[s] for s in range(len(acts)) if abs(s - t) >= 2]
         if others:
-            ranks.append(_rank(acts[t], seen[t], others, weight))
+            ranks.append(_rank(near[t], others))
     return sum(ranks) / len(ranks) if len(acts) >= 4 and ranks else None
 
 
-def _rank(query: Counter[str], own: Counter[str], others: Sequence[Counter[str]], weight: Mapping[str, float]) -> float:
-    """The probability that `own` is nearer to `query` than one of the others."""
-    mine = _cosine(query, own, weight)
-    theirs = [_cosine(query, other, weight) for other in others]
-    return sum(1.0 if mine > c else 0.5 if mine == c else 0.0 for c in theirs) / len(theirs)
+def _rank(own: float, others: Sequence[float]) -> float:
+    """The probability that `own` is greater than one of the others."""
+    return sum(1.0 if own > c else 0.5 if own == c else 0.0 for c in others) / len(others)
+
+
+@lru_cache(maxsize=256)
+def _terms(text: str) -> Counter[str]:
+    """Stems and how often they occur; kept, because the same turns are assessed plan after plan."""
+    return Counter(stems(text))
 
 
 def _idf(texts: Sequence[Counter[str]]) -> dict[str, float]:
-    count = Counter(word for text in texts for word in text)
-    return {word: math.log(1 + len(texts) / n) for word, n in count.items()}
+    count: Counter[str] = Counter()
+    for text in texts:
+        count.update(text.keys())
+    logs = [0.0, *(math.log(1 + len(texts) / n) for n in range(1, len(texts) + 1))]
+    return {word: logs[n] for word, n in count.items()}
 
 
-def _cosine(a: Counter[str], b: Counter[str], weight: Mapping[str, float]) -> float:
-    dot = sum(a[w] * b[w] * weight[w] ** 2 for w in a.keys() & b.keys())
-    norms = [math.sqrt(sum((n * weight[w]) ** 2 for w, n in text.items())) for text in (a, b)]
-    return dot / (norms[0] * norms[1]) if dot else 0.0
+def _vector(terms: Counter[str], weight: Mapping[str, float]) -> _Vector:
+    values = {word: n * weight[word] for word, n in terms.items()}
+    length = math.sqrt(sum([v * v for v in values.values()])) or 1.0
+    return values, length
+
+
+def _cosines(a: _Vector, others: Sequence[_Vector]) -> list[float]:
+    values, length = a
+    return [
+        sum([v * b[w] for w, v in values.items() if w in b]) / (length * other_length) for b, other_length in others
+    ]
 
 
 def _reason(lowest: str, score: float, repeats: Sequence[Turn], turns: Sequence[Turn]) -> str:

@@ -198,6 +198,7 @@ class Recorder:
             raise aborted.cause from aborted.cause.__cause__
         finally:
             self._running.discard(frame.run)
+            self._journal.forget(frame.run.id)
             frame.run.stop("the run is over")  # what still runs in threads of its own ends at its next call
 
     # -- one agent -------------------------------------------------------------------------------------
@@ -306,10 +307,9 @@ class Recorder:
                 ActionStep,
                 partial(basin_activation_callback, memory=self._memory, basins=self._basins, place=place),
             )
-        pruning = MemoryPruning(
-            "see-once" if rule == "off" else rule, window=on.memory_window or 3, count_only=rule == "off"
-        )
-        registry.register(ActionStep, pruning.memory_pruning_callback)
+        if rule != "off":
+            pruning = MemoryPruning(rule, window=on.memory_window or 3)
+            registry.register(ActionStep, pruning.memory_pruning_callback)
         if self._audit is not None:
             registry.register(PlanningStep, self._audit.step_callback)
             registry.register(ActionStep, self._audit.step_callback)

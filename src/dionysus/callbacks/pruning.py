@@ -81,13 +81,11 @@ class SeeOnce:
 class MemoryPruning:
     """The pruning of one agent's run; `memory_pruning_callback` is what an agent calls."""
 
-    def __init__(self, rule: Rule, *, window: int = 3, count_only: bool = False) -> None:
+    def __init__(self, rule: Rule, *, window: int = 3) -> None:
         """
         Args:
             window: Steps kept whole under the window rule; 999 turns it off.
-            count_only: Leave the observations as they are and only count what the rule would keep out.
         """
-        self._count_only = count_only
         self._rule: Rule = "off" if rule == "window" and window >= 999 else rule
         self._window = window
         self._see_once = SeeOnce()
@@ -99,9 +97,6 @@ class MemoryPruning:
         if self._rule == "off":
             return
         cuts = self._window_cuts(step, agent) if self._rule == "window" else self._see_once_cuts(step, agent, frame)
-        if self._count_only:
-            frame.prunable_chars += sum(cut.chars_saved for cut in cuts)
-            return
         if not cuts:
             return
         taken = frame.effect("pruned", lambda: [asdict(cut) for cut in cuts])
@@ -139,6 +134,27 @@ class MemoryPruning:
                 stub = f"{head_of_stub(len(text), earlier.step_number)} {text[:100]}…"
                 cuts.append(_cut(earlier.step_number, step.step_number, text, stub))
         return cuts
+
+
+def prunable_tokens(frame: Frame, system_prompt: str, task: str) -> int:
+    """What see-once would have kept out of the prompts of a run that it was not applied to.
+
+    Estimated per call as what it does save is: reported input tokens × characters left out ÷ characters sent.
+    """
+    rule = SeeOnce()
+    rule.read([system_prompt, task])
+    saved, total, last = 0, 0.0, None
+    for done in frame.finished:
+        for tokens, chars in frame.sent.get(done.key, ()):
+            total += tokens * saved / chars if chars else 0.0
+        rule.read([done.plan or "", done.thought or "", str(done.calls or "")])
+        if done.step_type != "action":
+            continue
+        if last is not None:
+            stub = rule.decide(last.number, last.observation or "")
+            saved += 0 if stub is None else len(last.observation or "") - len(stub)
+        last = done
+    return round(total)
 
 
 def _steps_of_this_run(agent: Any) -> list[ActionStep]:

@@ -9,9 +9,11 @@ import base64
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from dionysus.journal.secrets import Secrets
 from dionysus.stores.contract import Event
@@ -32,11 +34,20 @@ _DEEPEST = 40
 _PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 
+class Projecting(Protocol):
+    """Who is handed each event, in the transaction that appends it."""
+
+    def __call__(self, event: Event) -> None: ...
+    def forget(self, run_id: str) -> None: ...
+
+
 class Journal:
     """Appends events and hands each, in the same transaction, to the projection."""
 
-    def __init__(self, records: Records, project: Callable[[Event], None] | None, clock: Clock) -> None:
+    def __init__(self, records: Records, project: Projecting | None, clock: Clock) -> None:
         self._records, self._project = records, project
+        self._last: dict[str, int] = {}
+        self._lock = threading.Lock()
         self.clock = clock
 
     def append(
@@ -59,18 +70,33 @@ class Journal:
         Raises:
             StoreError: It could not be written; nothing of it was.
         """
-        with self._records.transaction(durable=durable):
-            event = self._records.append(
-                run_id=run_id,
-                kind=kind,
-                position=position,
-                at=self.clock(),
-                digest=digest,
-                body=secrets.hide_in(dict(body)),
-            )
-            if self._project is not None:
-                self._project(event)
+        with self._lock:
+            try:
+                with self._records.transaction(durable=durable):
+                    last = self._last.get(run_id)
+                    event = Event(
+                        run_id=run_id,
+                        seq=(self._records.last_seq(run_id) if last is None else last) + 1,
+                        kind=kind,
+                        position=position,
+                        at=self.clock(),
+                        digest=digest,
+                        body=secrets.hide_in_plain(dict(body)),
+                    )
+                    self._records.append(event)
+                    if self._project is not None:
+                        self._project(event)
+            except BaseException:
+                self.forget(run_id)
+                raise
+            self._last[run_id] = event.seq
         return event
+
+    def forget(self, run_id: str) -> None:
+        """Lets go of what is known of a run that is over."""
+        self._last.pop(run_id, None)
+        if self._project is not None:
+            self._project.forget(run_id)
 
 
 def digest_of(value: Any) -> str:
@@ -107,25 +133,37 @@ def _plain(value: Any, within: tuple[int, ...]) -> Any:
         return {"object": kind, "text": f"(no text: {type(error).__name__}: {error})"}
 
 
-def plain_messages(messages: Sequence[Any]) -> list[dict[str, Any]]:
-    """Chat messages as role and content, images as PNG."""
-    out = []
-    for message in messages:
-        role, content = (
-            (message["role"], message["content"]) if isinstance(message, dict) else (message.role, message.content)
-        )
-        out.append({"role": getattr(role, "value", str(role)), "content": plain(content)})
-    return out
+@dataclass(frozen=True)
+class Message:
+    """A chat message as it is written."""
+
+    plain: dict[str, Any]
+    """`role`, `content`; images as PNG."""
+    digest: str
+    chars: int
+    """Characters of text."""
+
+    @classmethod
+    def of(cls, message: Any) -> "Message":
+        """Reads one of smolagents' messages, whichever form it has."""
+        role, content = _role_and_content(message)
+        written = {"role": role, "content": plain(content)}
+        parts = [{"text": content}] if isinstance(content, str) else written["content"] or []
+        chars = sum(len(part.get("text") or "") for part in parts if isinstance(part, dict))
+        return cls(written, digest_of(written), chars)
+
+    def is_like(self, message: Any) -> bool:
+        """Whether a message would be written just so; not told for images and other objects."""
+        role, content = _role_and_content(message)
+        return bool(self.plain["role"] == role and type(content) in (str, list) and self.plain["content"] == content)
 
 
-def text_chars(messages: Sequence[Mapping[str, Any]]) -> int:
-    """Characters of text in plain messages."""
-    total = 0
-    for message in messages:
-        content = message["content"]
-        parts = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
-        total += sum(len(part.get("text") or "") for part in parts if isinstance(part, dict))
-    return total
+def _role_and_content(message: Any) -> tuple[str, Any]:
+    if isinstance(message, dict):
+        role, content = message["role"], message["content"]
+    else:
+        role, content = message.role, message.content
+    return str(getattr(role, "value", role)), content
 
 
 def _png(image: Any) -> str:

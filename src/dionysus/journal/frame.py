@@ -16,7 +16,7 @@ from smolagents import ActionStep, ChatMessage, MultiStepAgent, PlanningStep
 from smolagents.utils import AgentMaxStepsError
 
 from dionysus.errors import RunAborted, RunInterrupted, StoreError, ToolRefused
-from dionysus.journal.events import Journal, Kind, digest_of, plain, plain_messages, text_chars
+from dionysus.journal.events import Journal, Kind, Message, digest_of, plain
 from dionysus.journal.secrets import Secrets
 from dionysus.stores.contract import Event, Status, StepType, Usage
 
@@ -34,23 +34,17 @@ class Spent:
     """Characters sent, over all calls."""
     chars_saved: int = 0
     """Characters that pruning kept out, over all calls."""
-    chars_prunable: int = 0
-    """Characters that see-once would have kept out, over all calls, where it is off."""
     tokens_saved: int = 0
     """Estimated per call: reported input tokens × characters kept out ÷ characters sent."""
-    tokens_prunable: int = 0
-    """The same for what see-once would have kept out."""
 
-    def call(self, usage: Usage, *, chars: int, pruned: int, prunable: int) -> None:
+    def call(self, usage: Usage, *, chars: int, pruned: int) -> None:
         """Adds one call."""
         self.usage += usage
         self.model_calls += 1
         self.prompt_chars += chars
         self.chars_saved += pruned
-        self.chars_prunable += prunable
         if chars:
             self.tokens_saved += round(usage.input_tokens * pruned / chars)
-            self.tokens_prunable += round(usage.input_tokens * prunable / chars)
 
 
 class Run:
@@ -132,8 +126,10 @@ class Frame:
     """The values of each effect so far, by name."""
     pruned_chars: int = 0
     """Characters that pruning keeps out of each prompt as things stand."""
-    prunable_chars: int = 0
-    """Characters that see-once would keep out, where it is off."""
+    sent: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
+    """Input tokens and characters of each model call, by step."""
+    children: list["Frame"] = field(default_factory=list)
+    """The frames of the managed agents that it called."""
     member_steps: int | None = None
     """Actions that the next call of a managed agent may take at most; None: as many as that agent has."""
     spent: Spent = field(default_factory=Spent)
@@ -144,8 +140,8 @@ class Frame:
         self._agent: MultiStepAgent | None = None
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._prompt: list[dict[str, Any]] = []
-        self._prompt_seq: int | None = None
+        self._prompts: dict[str, tuple[list[Message], int | None]] = {}
+        """The last prompt of each kind – smolagents shortens those for plans – and the number of its event."""
         self._ids = 0
         self._step = ""
 
@@ -156,7 +152,9 @@ class Frame:
         step, nth = self._step.rpartition(".")[2] or "0", position.rpartition("#")[2]
         ending = "" if nth == "1" else f".{nth}"
         trace_id = f"{self.trace_id}/{name}.{step}.{digest[:4]}{ending}"
-        return Frame(run=self.run, agent_name=name, trace_id=trace_id, path=position, parent=self)
+        made = Frame(run=self.run, agent_name=name, trace_id=trace_id, path=position, parent=self)
+        self.children.append(made)
+        return made
 
     @property
     def depth(self) -> int:
@@ -289,17 +287,22 @@ class Frame:
         tools = options.get("tools_to_call_from") or []
         if not within_tool:
             self._enter("planning" if "<end_plan>" in stops else "action" if stops or tools else "final")
-        prompt = plain_messages(messages)
+        kind = "tool" if within_tool else self._step.partition(".")[0]
+        prompt, same = self._read_prompt(kind, messages)
         digest = digest_of(
-            [[digest_of(m) for m in prompt], stops, [t.name for t in tools], plain(options.get("response_format"))]
+            [[m.digest for m in prompt], stops, [t.name for t in tools], plain(options.get("response_format"))]
         )
         position = self._position("model")
-        chars = text_chars(prompt)
+        chars = sum(m.chars for m in prompt)
         body = {
             "step": self._step,
             "model": str(getattr(model, "model_id", None) or type(model).__name__),
             "started_at": self.run.journal.clock().isoformat(),
-            "prompt": self._delta(prompt),
+            "prompt": {
+                "like": self._prompts[kind][1] if same else None,
+                "keep": same,
+                "add": [m.plain for m in prompt[same:]],
+            },
             "prompt_chars": chars,
             "pruned_chars": self.pruned_chars,
         }
@@ -314,14 +317,15 @@ class Frame:
             said = str(error) or "the stream was closed before its end"
             self.model_error = f"{type(error).__name__}: {self.run.secrets.hide(said)}"
             self._write("model_called", position, {**body, "error": self.model_error}, digest=digest)
-            self._count(Usage(), chars=0, pruned=0, prunable=0)
+            self._count(Usage(), chars=0, pruned=0)
             raise
         self._hide(answer)
         written = {"answer": _plain_answer(answer), "usage": _usage(usage)}
         event = self._write("model_called", position, {**body, **written}, digest=digest)
         self.model_error = None
-        self._prompt, self._prompt_seq = prompt, event.seq
-        self._count(usage, chars=chars, pruned=self.pruned_chars, prunable=self.prunable_chars)
+        self._prompts[kind] = prompt, event.seq
+        self._count(usage, chars=chars, pruned=self.pruned_chars)
+        self.sent[self._step].append((usage.input_tokens, chars))
 
     def call_id(self) -> str:
         """The next id for a tool call that was parsed from text: the same in every run."""
@@ -345,14 +349,16 @@ class Frame:
             self.spent.call(usage, **chars)
             self.run.spent.call(usage, **chars)
 
-    def _delta(self, prompt: list[dict[str, Any]]) -> dict[str, Any]:
-        """A prompt as what is new against this frame's last one: a journal grows linearly with its steps."""
+    def _read_prompt(self, kind: str, messages: Sequence[Any]) -> tuple[list[Message], int]:
+        """A prompt, and how many messages at its beginning equal those of the last one of its kind.
+
+        What is equal is neither read nor written again: cost and journal grow linearly with the steps.
+        """
+        read = self._prompts.get(kind, ([], None))[0][: len(messages)]
         same = 0
-        for new, old in zip(prompt, self._prompt, strict=False):
-            if new != old:
-                break
+        while same < len(read) and read[same].is_like(messages[same]):
             same += 1
-        return {"like": self._prompt_seq if same else None, "keep": same, "add": prompt[same:]}
+        return [*read[:same], *map(Message.of, messages[same:])], same
 
     def _hide(self, message: ChatMessage) -> None:
         message.content = self.run.secrets.hide_in(message.content)

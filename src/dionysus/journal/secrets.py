@@ -4,6 +4,7 @@ Known are values handed in (an API key, environment variables that are named lik
 well-known credentials. The mapping lives in memory only.
 """
 
+import json
 import re
 import threading
 from collections.abc import Iterable, Mapping
@@ -26,7 +27,11 @@ _SHAPES = {
     "url-login": r"(?<=://)(?!<secret:)[^\s/@]+(?=@)",
 }
 _SHAPE = re.compile("|".join(f"(?P<{name.replace('-', '_')}>{shape})" for name, shape in _SHAPES.items()))
-_HINT = re.compile(r"sk-|gh[pousr]_|github_pat_|glpat-|AKIA|ASIA|AIza|xox|hf_|pypi-|npm_|[rs]k_|eyJ|PRIVATE KEY|://")
+_HINTS = (
+    "sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "AKIA", "ASIA", "AIza", "xox", "hf_",
+    "pypi-", "npm_", "rk_", "sk_", "eyJ", "PRIVATE KEY", "://",
+)  # fmt: skip
+"""One of these is in each text that has one of the shapes; looking for them is quick."""
 _SECRET_NAME = re.compile(r"(?i)(^|_)(api_?key|key|token|secret|password|passwd|passphrase|pwd)$")
 _PLACEHOLDER = re.compile(r"<secret:[a-z-]+:[\w-]+>")
 _SHORTEST = 8
@@ -49,6 +54,7 @@ class Secrets:
         """
         self._tag = tag
         self._known = sorted({value for value in known if value}, key=len, reverse=True)
+        self._known_as_json = [json.dumps(value)[1:-1] for value in self._known]
         self._placeholders: dict[str, str] = {}
         self._values: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -58,7 +64,7 @@ class Secrets:
         for value in self._known:
             if value in text:
                 text = text.replace(value, self._placeholder("known", value))
-        if _HINT.search(text):
+        if any(hint in text for hint in _HINTS):
             text = _SHAPE.sub(lambda m: self._placeholder((m.lastgroup or "").replace("_", "-"), m[0]), text)
         return text
 
@@ -70,6 +76,13 @@ class Secrets:
             return [self.hide_in(v) for v in value]
         if isinstance(value, dict):
             return {self.hide(k) if isinstance(k, str) else k: self.hide_in(v) for k, v in value.items()}
+        return value
+
+    def hide_in_plain(self, value: Any) -> Any:
+        """`hide_in`, quick where there is nothing to hide: one look at the whole value as JSON."""
+        text = json.dumps(value)
+        if any(hint in text for hint in _HINTS) or any(known in text for known in self._known_as_json):
+            return self.hide_in(value)
         return value
 
     def restore_in(self, value: Any) -> Any:

@@ -30,6 +30,9 @@ _APPLICATION = 0x44494F4E
 _INLINE_CHARS = 512
 """Longer strings within JSON are kept in `texts`, once each."""
 
+_REMEMBERED_TEXTS = 10_000
+_dumps = json.JSONEncoder(separators=(",", ":")).encode
+
 
 def to_us(at: datetime) -> int:
     """Microseconds since 1970."""
@@ -61,6 +64,8 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._durable = True
+        self._texts: set[str] = set()
+        """Digests that are in `texts` for sure."""
         with self._mapped():
             if path is not None:
                 self._prepare(path)
@@ -97,22 +102,29 @@ class Database:
                 yield
             except BaseException:
                 self._depth -= 1
-                if self._depth == 0 and self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                if self._depth == 0:
+                    self._roll_back()
                 raise
             self._depth -= 1
             if self._depth == 0:
                 try:
                     self._connection.execute("COMMIT")
                 except sqlite3.Error:
-                    if self._connection.in_transaction:
-                        self._connection.execute("ROLLBACK")
+                    self._roll_back()
                     raise
+
+    def _roll_back(self) -> None:
+        self._texts.clear()
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
     def write(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Executes one statement in a transaction; returns the last row id."""
-        with self.transaction():
-            return self._connection.execute(sql, _bindable(parameters)).lastrowid or 0
+        with self._lock:
+            if self._depth:  # ours: who has the lock has the transaction
+                return self._connection.execute(sql, _bindable(parameters)).lastrowid or 0
+            with self.transaction():
+                return self._connection.execute(sql, _bindable(parameters)).lastrowid or 0
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[sqlite3.Row]:
         """All rows of a query."""
@@ -123,7 +135,13 @@ class Database:
 
     def pack(self, value: Any) -> str:
         """JSON text of a record or plain value; long strings go to `texts`. Call it inside a transaction."""
-        return json.dumps(self._outline(CONVERTER.unstructure(value)), separators=(",", ":"))
+        return self.pack_plain(CONVERTER.unstructure(value))
+
+    def pack_plain(self, value: Any) -> str:
+        """`pack`, for what JSON can hold as it is."""
+        text = _dumps(value)
+        short = len(text) <= _INLINE_CHARS and '"$' not in text  # then no string is long, and no key needs care
+        return text if short else _dumps(self._outline(value))
 
     def unpack(self, text: str) -> Any:
         """The plain value that `pack` took."""
@@ -179,7 +197,11 @@ class Database:
     def _keep(self, text: str) -> str:
         body = text.encode("utf-8", "surrogatepass")
         digest = hashlib.blake2b(body, digest_size=16).hexdigest()
-        self.write("INSERT OR IGNORE INTO texts (digest, body) VALUES (?, ?)", (digest, body))
+        if digest not in self._texts:
+            self.write("INSERT OR IGNORE INTO texts (digest, body) VALUES (?, ?)", (digest, body))
+            if len(self._texts) >= _REMEMBERED_TEXTS:
+                self._texts.clear()
+            self._texts.add(digest)
         return digest
 
     def _kept(self, digest: str) -> str:
@@ -275,7 +297,9 @@ def _takes_text(hint: Any) -> bool:
 
 def _bindable(parameters: Sequence[Any]) -> list[Any]:
     """Lone surrogates, of undecodable file names, become "?": SQLite's texts are UTF-8. JSON and `texts` keep them."""
-    return [p.encode("utf-8", "replace").decode("utf-8") if isinstance(p, str) else p for p in parameters]
+    return [
+        p if not isinstance(p, str) or p.isascii() else p.encode("utf-8", "replace").decode("utf-8") for p in parameters
+    ]
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -51,29 +51,30 @@ class Records:
 
     # -- events ----------------------------------------------------------------------------------------
 
-    def append(
-        self,
-        *,
-        run_id: str,
-        kind: str,
-        position: str,
-        at: datetime,
-        digest: str | None = None,
-        body: dict[str, Any],
-    ) -> Event:
-        """Adds an event at the end of a run's journal and gives it its number."""
-        with self._db.transaction():
-            row = self._db.rows("SELECT max(seq) AS last FROM events WHERE run_id = ?", (run_id,))[0]
-            seq = (row["last"] or 0) + 1
-            self._db.write(
-                "INSERT INTO events (run_id, seq, kind, position, at, digest, body) VALUES (?,?,?,?,?,?,?)",
-                (run_id, seq, kind, position, to_us(at), digest, self._db.pack(body)),
-            )
-        return Event(run_id=run_id, seq=seq, kind=kind, position=position, at=at, digest=digest, body=body)
+    def append(self, event: Event) -> None:
+        """Adds an event to its run's journal. `StoreError` if the run has one of that number."""
+        self._db.write(
+            "INSERT INTO events (run_id, seq, kind, position, at, digest, body) VALUES (?,?,?,?,?,?,?)",
+            (
+                event.run_id,
+                event.seq,
+                event.kind,
+                event.position,
+                to_us(event.at),
+                event.digest,
+                self._db.pack_plain(event.body),
+            ),
+        )
 
-    def events(self, run_id: str, *, after: int = 0) -> list[Event]:
-        """A run's journal in order, from the event behind number `after`."""
-        rows = self._db.rows("SELECT * FROM events WHERE run_id = ? AND seq > ? ORDER BY seq", (run_id, after))
+    def last_seq(self, run_id: str) -> int:
+        """The number of a run's newest event; 0: it has none."""
+        return int(self._db.rows("SELECT coalesce(max(seq), 0) FROM events WHERE run_id = ?", (run_id,))[0][0])
+
+    def events(self, run_id: str, *, after: int = 0, before: int = 2**62) -> list[Event]:
+        """A run's journal in order: the events between two numbers."""
+        rows = self._db.rows(
+            "SELECT * FROM events WHERE run_id = ? AND seq > ? AND seq < ? ORDER BY seq", (run_id, after, before)
+        )
         return [
             Event(
                 run_id=row["run_id"],

@@ -1,9 +1,11 @@
-"""A trace, written from the journal's events while its run goes on.
+"""Traces, folded from the journal's events.
 
-Called inside the transaction that appends the event, so journal and trace never differ: a killed run leaves its
-trace complete up to the last finished call.
+`Fold` is the pure part: events in, traces and steps out. `Projection` keeps one per open run and writes its rows inside
+the transaction that appends the event: a step when it has finished, the trace when it begins and ends. What a running or
+killed run did since is in its journal, so who reads folds that, and nothing is lost.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -19,192 +21,222 @@ from dionysus.stores.contract import (
     Usage,
 )
 from dionysus.stores.records import Records
-from dionysus.traces.service import lowest
+
+Fields = dict[str, Any]
 
 
-class Projection:
-    """Turns events into traces and steps."""
+class Story:
+    """One agent's trace in the making."""
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
-        self._on = {
-            "run_started": self._run_started,
-            "model_called": self._model_called,
-            "tool_started": self._tool_started,
-            "tool_finished": self._tool_finished,
-            "effect": self._effect,
-            "step_finished": self._step_finished,
-            "run_finished": self._run_finished,
+    def __init__(self, event: Event) -> None:
+        body = event.body
+        self.trace: Fields = {
+            "id": body["trace"],
+            "agent_name": body["agent"],
+            "run_id": event.run_id,
+            "status": "running",
+            "started_at": event.at,
+            "task": body["task"],
+            "model": body["model"],
+            "parent_trace_id": body.get("parent"),
+            "parent_step": body.get("parent_step"),
+            **dict.fromkeys(_COUNTS, 0),
         }
+        self.cost: float | None = 0.0
+        self.steps: dict[str, Fields] = {}
+        self.changed: set[str] = set()
+        """Steps whose rows are out of date."""
 
-    def __call__(self, event: Event) -> None:
-        """Writes what the event means for its trace."""
-        self._on[event.kind](event)
+    def as_trace(self) -> AgentExecutionTrace:
+        """The trace as it now is."""
+        return AgentExecutionTrace(**self.trace, cost_usd=self.cost)
 
-    def _run_started(self, event: Event) -> None:
-        body = event.body
-        self._records.save_trace(
-            AgentExecutionTrace(
-                id=body["trace"],
-                agent_name=body["agent"],
-                run_id=event.run_id,
-                status="running",
-                started_at=event.at,
-                task=body["task"],
-                model=body["model"],
-                parent_trace_id=body.get("parent"),
-                parent_step=body.get("parent_step"),
-            )
+    def as_step(self, key: str) -> AgentExecutionStep:
+        """A step as it now is."""
+        fields = self.steps[key]
+        return AgentExecutionStep(
+            **{
+                **fields,
+                "tool_calls": tuple(fields["tool_calls"].values()),
+                "model_calls": tuple(fields["model_calls"]),
+                "callback_failures": tuple(fields["callback_failures"]),
+            }
         )
 
-    def _model_called(self, event: Event) -> None:
-        body = event.body
-        usage = Usage(**body.get("usage", {}))
-        call = ModelCall(
-            position=event.position,
-            model=body["model"],
-            started_at=datetime.fromisoformat(body["started_at"]),
-            completed_at=event.at,
-            usage=usage,
-            prompt_chars=body["prompt_chars"],
-            pruned_chars=body["pruned_chars"],
-            error=body.get("error"),
-        )
-        step = self._step(event, started_at=call.started_at)
-        self._records.save_step(
-            replace(
-                step,
-                model_calls=(*step.model_calls, call),
-                input_tokens=step.input_tokens + usage.input_tokens,
-                cached_tokens=step.cached_tokens + usage.cached_tokens,
-                output_tokens=step.output_tokens + usage.output_tokens,
-                thought=step.thought or _content(body.get("answer", {}).get("content")),
-            )
-        )
-        trace = self._trace(event)
-        total = Usage(cost_usd=trace.cost_usd) + usage
-        self._records.save_trace(
-            replace(
-                trace,
-                model_calls=trace.model_calls + 1,
-                input_tokens=trace.input_tokens + usage.input_tokens,
-                cached_tokens=trace.cached_tokens + usage.cached_tokens,
-                output_tokens=trace.output_tokens + usage.output_tokens,
-                cost_usd=total.cost_usd,
-                usage_estimated=trace.usage_estimated or usage.estimated,
-                tokens_saved=trace.tokens_saved + _saved(call),
-            )
-        )
-
-    def _tool_started(self, event: Event) -> None:
-        step = self._step(event, started_at=event.at)
-        use = ToolUse(
-            position=event.position,
-            name=event.body["tool"],
-            arguments=event.body["arguments"],
-            started_at=event.at,
-        )
-        self._records.save_step(replace(step, tool_calls=(*step.tool_calls, use)))
-
-    def _tool_finished(self, event: Event) -> None:
-        step = self._step(event, started_at=event.at)
-
-        def finished(call: ToolUse) -> ToolUse:
-            if call.position != event.position:
-                return call
-            result, error = event.body.get("result"), event.body.get("error")
-            return replace(call, completed_at=event.at, result=result, error=error)
-
-        self._records.save_step(replace(step, tool_calls=tuple(map(finished, step.tool_calls))))
-
-    def _effect(self, event: Event) -> None:
-        name, value = event.body["name"], event.body["value"]
-        if name == "callback_failed":
-            step = self._step(event, started_at=event.at)
-            failures = (*step.callback_failures, CallbackFailure(**value))
-            self._records.save_step(replace(step, callback_failures=failures))
-        elif name == "coherence":
-            step = self._step(event, started_at=event.at)
-            self._records.save_step(replace(step, coherence=value["level"]))
-            trace = self._trace(event)
-            self._records.save_trace(replace(trace, coherence_min=lowest(trace.coherence_min, value["level"])))
-        elif name == "pruned":
-            for cut in value:
-                step_id = _step_id(event.body["trace"], f"action.{cut['step']}")
-                seen = self._records.step(step_id)
-                if seen is not None:
-                    pruned = Pruned(before_step=cut["before_step"], stub=cut["stub"], chars_saved=cut["chars_saved"])
-                    self._records.save_step(replace(seen, pruned=pruned))
-        elif name == "basins":
-            at_step = int(event.body["step"].partition(".")[2])
-            for basin in value:
-                self._records.save_basin_link(event.body["trace"], basin["id"], basin["activation"], at_step)
-
-    def _step_finished(self, event: Event) -> None:
-        body = event.body
-        step = self._records.step(_step_id(body["trace"], body["step"]))
-        if step is None:  # stopped before its first call: nothing happened in it
-            return
-        self._records.save_step(
-            replace(
-                step,
-                completed_at=event.at,
-                plan=body["plan"],
-                thought=body["thought"] if step.step_type != "planning" else None,
-                observation=body["observation"],
-                error=body["error"],
-            )
-        )
-
-    def _run_finished(self, event: Event) -> None:
-        status, output = event.body["status"], event.body["output"]
-        self._records.save_trace(
-            replace(
-                self._trace(event),
-                status=status,
-                success=status == "success",
-                completed_at=event.at,
-                summary=_content(output),
-                error_message=event.body["error"],
-            )
-        )
-
-    def _trace(self, event: Event) -> AgentExecutionTrace:
-        trace = self._records.trace(event.body["trace"])
-        if trace is None:
-            raise RuntimeError(f"event {event.seq} of run {event.run_id!r} came before its run_started")
-        return trace
-
-    def _step(self, event: Event, *, started_at: datetime) -> AgentExecutionStep:
+    def step(self, event: Event, started_at: datetime | None = None) -> Fields:
         """The event's step; opened, and counted in the trace, where this is its first event."""
-        trace_id, key = event.body["trace"], event.body["step"]
-        known = self._records.step(_step_id(trace_id, key))
+        key = event.body["step"]
+        self.changed.add(key)
+        known = self.steps.get(key)
         if known is not None:
             return known
         step_type, _, number = key.partition(".")
-        step = AgentExecutionStep(
-            id=_step_id(trace_id, key),
-            trace_id=trace_id,
-            order=self._records.next_order(trace_id),
-            step_number=int(number),
-            step_type=step_type,
-            started_at=started_at,
-        )
-        self._records.save_step(step)
-        trace = self._trace(event)
-        planning = step_type == "planning"
-        self._records.save_trace(
-            replace(
-                trace,
-                step_count=trace.step_count + (not planning),
-                planning_count=trace.planning_count + planning,
-            )
-        )
-        return step
+        self.trace["planning_count" if step_type == "planning" else "step_count"] += 1
+        self.steps[key] = {
+            "id": f"{self.trace['id']}:{key}",
+            "trace_id": self.trace["id"],
+            "order": len(self.steps) + 1,
+            "step_number": int(number),
+            "step_type": step_type,
+            "started_at": started_at or event.at,
+            "tool_calls": {},
+            "model_calls": [],
+            "callback_failures": [],
+            **dict.fromkeys(_STEP_TOKENS, 0),
+        }
+        return self.steps[key]
 
 
-def _step_id(trace_id: str, key: str) -> str:
-    return f"{trace_id}:{key}"
+_STEP_TOKENS = ("input_tokens", "cached_tokens", "output_tokens")
+_COUNTS = ("step_count", "planning_count", "model_calls", *_STEP_TOKENS, "tokens_saved")
+
+
+class Fold:
+    """The traces of one run, as far as its events tell."""
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        self.stories: dict[str, Story] = {}
+        for event in events:
+            self.add(event)
+
+    def add(self, event: Event) -> Story:
+        """Takes an event in; returns the trace that it belongs to."""
+        trace_id = event.body["trace"]
+        if event.kind == "run_started":
+            self.stories[trace_id] = Story(event)
+        story = self.stories[trace_id]
+        handler = _HANDLERS.get(event.kind)
+        if handler is not None:
+            handler(story, event)
+        return story
+
+
+def _model_called(story: Story, event: Event) -> None:
+    body = event.body
+    usage = Usage(**body.get("usage", {}))
+    call = ModelCall(
+        position=event.position,
+        model=body["model"],
+        started_at=datetime.fromisoformat(body["started_at"]),
+        completed_at=event.at,
+        usage=usage,
+        prompt_chars=body["prompt_chars"],
+        pruned_chars=body["pruned_chars"],
+        error=body.get("error"),
+    )
+    step = story.step(event, call.started_at)
+    step["model_calls"].append(call)
+    for name in _STEP_TOKENS:
+        step[name] += getattr(usage, name)
+        story.trace[name] += getattr(usage, name)
+    step["thought"] = step.get("thought") or _content(body.get("answer", {}).get("content"))
+    story.trace["model_calls"] += 1
+    story.trace["usage_estimated"] = story.trace.get("usage_estimated", False) or usage.estimated
+    story.trace["tokens_saved"] += _saved(call)
+    story.cost = None if story.cost is None or usage.cost_usd is None else story.cost + usage.cost_usd
+
+
+def _tool_started(story: Story, event: Event) -> None:
+    story.step(event)["tool_calls"][event.position] = ToolUse(
+        position=event.position, name=event.body["tool"], arguments=event.body["arguments"], started_at=event.at
+    )
+
+
+def _tool_finished(story: Story, event: Event) -> None:
+    calls, body = story.step(event)["tool_calls"], event.body
+    if event.position in calls:
+        calls[event.position] = replace(
+            calls[event.position], completed_at=event.at, result=body.get("result"), error=body.get("error")
+        )
+
+
+def _effect(story: Story, event: Event) -> None:
+    name, value = event.body["name"], event.body["value"]
+    if name == "callback_failed":
+        story.step(event)["callback_failures"].append(CallbackFailure(**value))
+    elif name == "coherence":
+        story.step(event)["coherence"] = value["level"]
+        story.trace["coherence_min"] = lowest(story.trace.get("coherence_min"), value["level"])
+    elif name == "pruned":
+        for cut in value:
+            key = f"action.{cut['step']}"
+            if key in story.steps:
+                story.changed.add(key)
+                story.steps[key]["pruned"] = Pruned(
+                    before_step=cut["before_step"], stub=cut["stub"], chars_saved=cut["chars_saved"]
+                )
+
+
+def _step_finished(story: Story, event: Event) -> None:
+    body = event.body
+    step = story.steps.get(body["step"])
+    if step is None:  # stopped before its first call: nothing happened in it
+        return
+    story.changed.add(body["step"])
+    step.update(completed_at=event.at, plan=body["plan"], observation=body["observation"], error=body["error"])
+    step["thought"] = body["thought"] if step["step_type"] != "planning" else None
+
+
+def _run_finished(story: Story, event: Event) -> None:
+    body = event.body
+    story.trace.update(
+        status=body["status"],
+        success=body["status"] == "success",
+        completed_at=event.at,
+        summary=_content(body["output"]),
+        error_message=body["error"],
+    )
+
+
+_HANDLERS = {
+    "model_called": _model_called,
+    "tool_started": _tool_started,
+    "tool_finished": _tool_finished,
+    "effect": _effect,
+    "step_finished": _step_finished,
+    "run_finished": _run_finished,
+}
+_WRITTEN_AT = ("run_started", "step_finished", "run_finished")
+
+
+class Projection:
+    """Writes the rows of traces while their runs go on."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._open: dict[str, Fold] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Writes what the event means for its trace. Call it inside the transaction that appends the event."""
+        fold = self._open.get(event.run_id)
+        if fold is None:
+            fold = self._open[event.run_id] = Fold(self._records.events(event.run_id, before=event.seq))
+        story = fold.add(event)
+        if event.kind == "effect" and event.body["name"] == "basins":
+            at_step = int(event.body["step"].partition(".")[2])
+            for basin in event.body["value"]:
+                self._records.save_basin_link(event.body["trace"], basin["id"], basin["activation"], at_step)
+        if event.kind in _WRITTEN_AT:
+            for key in story.changed:
+                self._records.save_step(story.as_step(key))
+            story.changed.clear()
+        if event.kind in ("run_started", "run_finished"):
+            self._records.save_trace(story.as_trace())
+
+    def forget(self, run_id: str) -> None:
+        """Lets go of a run that is over, or whose last event was not written after all."""
+        self._open.pop(run_id, None)
+
+
+def stories_of(records: Records, run_id: str) -> Mapping[str, Story]:
+    """The traces of a run by id, as its journal has them at this moment."""
+    return Fold(records.events(run_id)).stories
+
+
+def lowest(first: float | None, second: float | None) -> float | None:
+    """The smaller of two scores, where there are any."""
+    scores = [score for score in (first, second) if score is not None]
+    return min(scores, default=None)
 
 
 def _saved(call: ModelCall) -> int:

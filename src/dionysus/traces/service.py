@@ -15,6 +15,7 @@ from dionysus.stores.contract import (
     TokenUsage,
 )
 from dionysus.stores.records import Records
+from dionysus.traces.projection import lowest, stories_of
 
 _GIVEN = {"id", "trace_id", "order"}
 _STEP_FIELDS = {f.name for f in fields(AgentExecutionStep)} - _GIVEN
@@ -164,9 +165,14 @@ class ExecutionTraceService:
             if len(matches) > 1:
                 raise BadInput(f"{len(matches)} traces begin with {trace_id!r}: {', '.join(matches[:5])}; write more")
             trace = self._require(matches[0] if matches else trace_id)
+        steps = self._records.steps(trace.id)
+        if trace.status == "running":
+            story = stories_of(self._records, trace.run_id).get(trace.id)
+            if story is not None:  # None: opened by hand
+                trace, steps = story.as_trace(), [story.as_step(key) for key in story.steps]
         return FullTrace(
             trace=trace,
-            steps=tuple(self._records.steps(trace.id)),
+            steps=tuple(steps),
             basins=tuple(self._records.basin_links(trace.id)),
             memories=tuple(self._records.created_memories(trace.run_id)),
         )
@@ -185,20 +191,20 @@ class ExecutionTraceService:
         Args:
             before: (started_at, id) of the last trace of the page before.
         """
-        return self._records.traces(agent_name=agent_name, status=status, run_id=run_id, before=before, limit=limit)
+        found = self._records.traces(agent_name=agent_name, status=status, run_id=run_id, before=before, limit=limit)
+        return [self._as_it_is(trace) for trace in found]
 
     def token_usage(self) -> list[TokenUsage]:
         """Sums per agent."""
         return self._records.token_usage()
+
+    def _as_it_is(self, trace: AgentExecutionTrace) -> AgentExecutionTrace:
+        """The counts of a running trace, which its row does not have yet."""
+        story = stories_of(self._records, trace.run_id).get(trace.id) if trace.status == "running" else None
+        return trace if story is None else story.as_trace()
 
     def _require(self, trace_id: str) -> AgentExecutionTrace:
         trace = self._records.trace(trace_id)
         if trace is None:
             raise NotFound("trace", trace_id, see="`dionysus traces list`")
         return trace
-
-
-def lowest(first: float | None, second: float | None) -> float | None:
-    """The smaller of two scores, where there are any."""
-    scores = [score for score in (first, second) if score is not None]
-    return min(scores, default=None)
