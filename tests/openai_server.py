@@ -15,7 +15,8 @@ class Played:
 
     url: str
     actions: Sequence[dict[str, Any]]
-    """Tool calls in turn: {"name": …, "arguments": {…}}; or {"status": 500}; or {"raw": …} for a body as it is."""
+    """Tool calls in turn: {"name": …, "arguments": {…}}; {"text": …} where code is asked for; or {"status": 500}; or
+    {"raw": …} for a body as it is."""
     report_usage: bool = True
     requests: list[dict[str, Any]] = field(default_factory=list)
     reported: list[dict[str, Any]] = field(default_factory=list)
@@ -57,19 +58,19 @@ def openai_server(actions: Sequence[dict[str, Any]], *, report_usage: bool = Tru
 
 def _answer(played: Played, body: dict[str, Any]) -> tuple[int, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": "1. observe_environment\n2. final_answer"}
-    if body.get("tools"):
+    if body.get("tools") or "</code>" in (body.get("stop") or ()):
         action = played.actions[min(played.acted, len(played.actions) - 1)]
         played.acted += 1
         if "status" in action:
             return action["status"], {"error": {"message": "the server is tired", "type": "server_error"}}
         if "raw" in action:
             return 200, action["raw"]
-        call = {"name": action["name"], "arguments": json.dumps(action["arguments"])}
-        message = {
-            "role": "assistant",
-            "content": None,
-            "tool_calls": [{"id": f"call_{len(played.requests)}", "type": "function", "function": call}],
-        }
+        if "text" in action:
+            message["content"] = action["text"]
+        else:
+            call = {"name": action["name"], "arguments": json.dumps(action["arguments"])}
+            made = {"id": f"call_{len(played.requests)}", "type": "function", "function": call}
+            message |= {"content": None, "tool_calls": [made]}
     size = len(json.dumps(body["messages"]))
     usage = {
         "prompt_tokens": size // 4,

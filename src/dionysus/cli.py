@@ -37,6 +37,10 @@ Store = Annotated[
     typer.Option("--store", help="sqlite:///PATH; default: DIONYSUS_STORE, else .dionysus/mind.db here."),
 ]
 Model = Annotated[str | None, typer.Option("--model", help="reflex (no LLM; the default), openai:NAME, scripted:FILE.")]
+ApiBase = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible endpoint, for openai:NAME.")]
+ApiKey = Annotated[str | None, typer.Option(help="Its key; default: OPENAI_API_KEY.")]
+Git = Annotated[bool, typer.Option(help="Use git where there is a repository.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result, no live lines.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -65,11 +69,11 @@ def beat(
     watch: Annotated[Path, typer.Option("--watch", help="The folder to look at.")] = Path("."),
     store: Store = None,
     model: Model = None,
-    api_base: Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible endpoint, for openai:NAME.")] = None,
-    api_key: Annotated[str | None, typer.Option(help="Its key; default: OPENAI_API_KEY.")] = None,
-    git: Annotated[bool, typer.Option(help="Use git where there is a repository.")] = True,
+    api_base: ApiBase = None,
+    api_key: ApiKey = None,
+    git: Git = True,
     as_json: Json = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only the report, no live lines.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """One heartbeat: what changed, what it recalls, what to do next."""
     from smolagents import ActionStep, PlanningStep
@@ -89,10 +93,45 @@ def beat(
             _print_json(asdict(report))
         else:
             reflex = bool(getattr(runtime.model, "is_reflex", False))
-            kept = runtime.settings.trace and runtime.settings.store != "sqlite://"
-            print_report(out, report, reflex=reflex, command=sys.argv[0] if kept else None)
+            print_report(out, report, reflex=reflex, command=sys.argv[0] if _is_kept(runtime) else None)
     if report.status not in ("idle", "success", "max_steps"):
         print(f"dionysus: the beat ended with status {report.status}: {report.error}", file=sys.stderr)
+        raise typer.Exit(4)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    watch: Annotated[Path, typer.Option("--watch", help="The folder that it is about.")] = Path("."),
+    store: Store = None,
+    model: Model = None,
+    api_base: ApiBase = None,
+    api_key: ApiKey = None,
+    git: Git = True,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Ask: a manager and its three members observe, orient, decide, and answer."""
+    from smolagents import ActionStep, PlanningStep
+
+    from dionysus.terminal import LiveDisplay, console, print_answer
+
+    with _runtime(store, model=model, api_base=api_base, api_key=api_key) as runtime:
+        out, on_start = console(), None
+        if not (as_json or quiet):
+            display = LiveDisplay(out)
+            runtime.callbacks.register(PlanningStep, display.plan)
+            runtime.callbacks.register(ActionStep, display.action)
+            on_start = display.ask
+        _stop_at_safe_point(runtime)
+        answer = runtime.ask(_text(question), watch, git=git, on_start=on_start)
+        if as_json:
+            _print_json(asdict(answer))
+        else:
+            reflex = bool(getattr(runtime.model, "is_reflex", False))
+            print_answer(out, answer, reflex=reflex, command=sys.argv[0] if _is_kept(runtime) else None)
+    if answer.status not in ("success", "max_steps"):
+        print(f"dionysus: the question ended with status {answer.status}: {answer.error}", file=sys.stderr)
         raise typer.Exit(4)
 
 
@@ -101,9 +140,8 @@ def tell(
     note: Annotated[str, typer.Argument(help="The note; - reads it from standard input.")], store: Store = None
 ) -> None:
     """Leave a note that the next beat takes up."""
-    text = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if note == "-" else note
     with _runtime(store) as runtime:
-        print(f"note {runtime.tell(text)} is kept for the next beat")
+        print(f"note {runtime.tell(_text(note))} is kept for the next beat")
 
 
 @app.command()
@@ -305,6 +343,16 @@ def _runtime(store: str | None, **flags: Any) -> "Runtime":
     from dionysus.runtime import Runtime
 
     return Runtime(settings=_settings(store, **flags))
+
+
+def _text(given: str) -> str:
+    """The argument, or what standard input holds."""
+    return sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if given == "-" else given
+
+
+def _is_kept(runtime: "Runtime") -> bool:
+    """Whether traces outlive the process."""
+    return bool(runtime.settings.trace and runtime.settings.store != "sqlite://")
 
 
 def _newest(runtime: "Runtime") -> str:

@@ -1,6 +1,6 @@
 """The heartbeat's cycle: look without a model, wake an agent if something happened, keep what it learned."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -10,16 +10,14 @@ from typing import Any
 from dionysus.agents.heartbeat import PLANNING_INTERVAL, HeartbeatAgent
 from dionysus.agents.tools import Senses, heartbeat_tools
 from dionysus.errors import RunInterrupted
-from dionysus.findings import plural
 from dionysus.journal import Frame, recorded_model
 from dionysus.memory.basins import Basins
-from dionysus.memory.goals import SOON, Goals
-from dionysus.memory.mental_models import MentalModels
+from dionysus.memory.goals import Goals
 from dionysus.memory.semantic import SemanticMemory
 from dionysus.recorder import Ending, Recorder
 from dionysus.stores import Store
-from dionysus.stores.contract import AgentExecutionTrace, Beat, Goal, Note, Status, Usage
-from dionysus.world import Snapshot, View, World
+from dionysus.stores.contract import Beat, Goal, Status, Usage
+from dionysus.watching import Look, Watch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,30 +61,6 @@ class BeatReport:
     next_due: Goal | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """What a beat sees before it decides whether to wake."""
-
-    view: View
-    place: str
-    began: datetime
-    seen: Beat | None
-    """The last beat that was carried through."""
-    notes: Sequence[Note]
-    failed: Sequence[AgentExecutionTrace]
-    newly_due: Sequence[Goal]
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        """Why to wake, in words; empty: nothing happened."""
-        return (
-            *(["first look"] if self.view.first else self.view.reasons()),
-            *([plural(len(self.notes), "unread note")] if self.notes else []),
-            *([f"{plural(len(self.newly_due), 'goal')} due"] if self.newly_due else []),
-            *([plural(len(self.failed), "failed run")] if self.failed else []),
-        )
-
-
 class Heart:
     """Beats, one at a time, over folders."""
 
@@ -94,11 +68,11 @@ class Heart:
         self,
         store: Store,
         recorder: Recorder,
+        watch: Watch,
         *,
         memory: SemanticMemory,
         basins: Basins,
         goals: Goals,
-        own_files: Sequence[Path],
         planning: bool,
         hide: Callable[[str], str],
         clock: Callable[[], datetime],
@@ -106,24 +80,23 @@ class Heart:
     ) -> None:
         """
         Args:
-            own_files: Files of ours, which are never observed.
             hide: Replaces secrets in a text by placeholders.
         """
-        self._store, self._recorder = store, recorder
+        self._store, self._recorder, self._watch = store, recorder, watch
         self._memory, self._basins, self._goals = memory, basins, goals
-        self._own_files, self._planning, self._hide = own_files, planning, hide
+        self._planning, self._hide = planning, hide
         self._clock, self._new_suffix = clock, new_suffix
 
     def beat(self, watch: Path, model: Any, *, git: bool, on_wake: Callable[[Waking], None] | None) -> BeatReport:
         """See `Runtime.beat`."""
-        look = self._look(watch, git)
+        look = self._watch.look(watch, git=git)
         if not look.reasons:
             return self._idle(look)
         beat, frame = self._open(look)
         if on_wake is not None:
             reasons, name = look.reasons, str(model.model_id)
             on_wake(Waking(number=beat.number, place=look.place, reasons=reasons, model=name))
-        senses = self._senses(look, beat, frame)
+        senses = self._watch.senses(look, f"beat {beat.number}", frame)
         if not getattr(model, "is_reflex", False):
             senses.thinker = recorded_model(model, frame, within_tool=True)
         planning = PLANNING_INTERVAL if self._planning else None
@@ -142,22 +115,6 @@ class Heart:
                 self._store.mind.update_beat(replace(beat, status="interrupted"))
 
     # -- the cycle -------------------------------------------------------------------------------------
-
-    def _look(self, watch: Path, git: bool) -> Look:
-        began = self._clock()
-        world = World(watch, git=git, skip=self._own_files)
-        place = str(world.root)
-        seen = self._store.mind.last_beat(place, seen=True)
-        before = Snapshot.from_json(seen.snapshot) if seen is not None and seen.snapshot is not None else None
-        return Look(
-            view=world.look(before, began.timestamp()),
-            place=place,
-            began=began,
-            seen=seen,
-            notes=self._store.mind.unread_notes(),
-            failed=self._failed_since(seen),
-            newly_due=[g for g in self._goals.due(began) if seen is None or _became_due(g, seen.started_at, began)],
-        )
 
     def _idle(self, look: Look) -> BeatReport:
         mind = self._store.mind
@@ -187,24 +144,6 @@ class Heart:
             )
             self._store.mind.update_beat(beat)
             return beat, self._recorder.claim(str(beat.run_id), "heartbeat")
-
-    def _senses(self, look: Look, beat: Beat, frame: Frame) -> Senses:
-        return Senses(
-            view=look.view,
-            place=look.place,
-            episode=f"beat {beat.number}",
-            now=look.began,
-            reasons=look.reasons,
-            notes=look.notes,
-            due=self._goals.due(look.began),
-            failed=look.failed,
-            last=self._store.mind.last_beat(look.place, worked=True),
-            memory=self._memory,
-            goals=self._goals,
-            models=MentalModels(self._store.mind, look.place),
-            basin_id=self._basins.opened(look.place, f"beat {beat.number}", at=look.began),
-            frame=frame,
-        )
 
     def _close(self, beat: Beat, senses: Senses, report: BeatReport) -> None:
         """All at once, so that a beat which does not get here has changed nothing the next one looks at."""
@@ -259,21 +198,5 @@ class Heart:
             )
         self._store.mind.mark_notes_read([note.id for note in senses.notes], beat.number)
 
-    def _failed_since(self, seen: Beat | None) -> list[AgentExecutionTrace]:
-        """Traces that failed since the last beat that was carried through."""
-        return [
-            trace
-            for status in ("error", "interrupted")
-            for trace in self._store.records.traces(status=status, limit=5)
-            if seen is not None and trace.started_at > seen.started_at
-        ]
-
     def _seconds_since(self, began: datetime) -> float:
         return (self._clock() - began).total_seconds()
-
-
-def _became_due(goal: Goal, last: datetime, now: datetime) -> bool:
-    """Whether a goal came near its date, or passed it, since the last look; or was set since."""
-    if goal.due_at is None:
-        return False
-    return goal.created_at > last or last < goal.due_at - SOON <= now or last < goal.due_at <= now

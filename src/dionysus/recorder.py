@@ -25,6 +25,7 @@ from dionysus.agents.managed import ManagedAgent, delegate, fresh_agent
 from dionysus.agents.tools import RecallObservation
 from dionysus.callbacks.audit import Audit
 from dionysus.callbacks.basins import basin_activation_callback
+from dionysus.callbacks.flow import river_flow_callback
 from dionysus.callbacks.iwmt import iwmt_coherence_callback
 from dionysus.callbacks.pruning import MemoryPruning, Rule
 from dionysus.callbacks.registry import CallbackRegistry
@@ -237,9 +238,13 @@ class Recorder:
     def _stand_in(self, member: Any, parent: Frame, *, pruning: Rule, place: str) -> ManagedAgent:
         """What a manager gets in place of a managed agent: each call runs a recorded copy of its own."""
 
+        is_face = isinstance(member, ManagedAgent)
+
         def answer(task: str, *args: Any, **kwargs: Any) -> Any:
+            agent = fresh_agent(member) if is_face else member
+            if agent is None:  # a face over something else than an agent
+                return member(task, *args, **kwargs)
             frame = parent.child(member.name, task)
-            agent = fresh_agent(member) if isinstance(member, ManagedAgent) else member
             clone = self.recorded(agent, frame, pruning=pruning, place=place)
             if parent.member_steps is not None:
                 clone.max_steps = min(clone.max_steps, parent.member_steps)
@@ -249,7 +254,7 @@ class Recorder:
                 return self._go(frame, clone, full_task, inputs, ending)
 
             clone.run = run
-            if isinstance(member, ManagedAgent):
+            if is_face:
                 return delegate(clone, task, *args, **kwargs)
             report = clone(task, *args, **kwargs)
             return f"{report}\n[{member.name}: {ending.error}]" if ending.status == "max_steps" else report
@@ -302,6 +307,8 @@ class Recorder:
         registry = CallbackRegistry()
         if on.coherence:
             registry.register(PlanningStep, partial(iwmt_coherence_callback, warning_below=on.coherence_warning))
+        if on.flow:
+            registry.register(PlanningStep, river_flow_callback)
         if on.basins:
             registry.register(
                 ActionStep,

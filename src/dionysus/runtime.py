@@ -20,10 +20,12 @@ from dionysus.memory.basins import Basins
 from dionysus.memory.goals import Goals
 from dionysus.memory.semantic import SemanticMemory
 from dionysus.models import open_model
+from dionysus.ooda import Answer, Mind
 from dionysus.recorder import Recorder
 from dionysus.settings import Settings, load_settings
 from dionysus.stores import open_store
 from dionysus.traces import ExecutionTraceService
+from dionysus.watching import Watch
 
 _NOTE_CHARS = 100_000
 
@@ -68,13 +70,30 @@ class Runtime:
         self._recorder = Recorder(
             self._store, self.settings, memory=self.memory, basins=self.basins, secrets=self._secrets, clock=clock
         )
-        self._heart = Heart(
+        watch = Watch(
             self._store,
-            self._recorder,
             memory=self.memory,
             basins=self.basins,
             goals=self.goals,
             own_files=self._own_files(),
+            clock=clock,
+        )
+        self._mind = Mind(
+            self._store,
+            self._recorder,
+            watch,
+            basins=self.basins,
+            planning=self.settings.planning,
+            clock=clock,
+            new_suffix=new_suffix,
+        )
+        self._heart = Heart(
+            self._store,
+            self._recorder,
+            watch,
+            memory=self.memory,
+            basins=self.basins,
+            goals=self.goals,
             planning=self.settings.planning,
             hide=hide,
             clock=clock,
@@ -134,6 +153,31 @@ class Runtime:
             DionysusError: The store, or the model.
         """
         return self._heart.beat(Path(watch), self.model, git=git, on_wake=on_wake)
+
+    def ask(
+        self,
+        question: str,
+        watch: str | Path = ".",
+        *,
+        git: bool = True,
+        on_start: Callable[[str, str], None] | None = None,
+    ) -> Answer:
+        """One OODA cycle: a manager hands the question to perception, reasoning and metacognition, and answers.
+
+        The manager writes Python that smolagents' local executor runs in this process; that is no sandbox.
+
+        Args:
+            watch: The folder that the question is about.
+            git: False: take it as a plain folder.
+            on_start: Told folder and model before the manager runs.
+
+        Raises:
+            BadInput: The question is empty, too long, or not text.
+            WatchError: The folder cannot be observed.
+            DionysusError: The store, or the model.
+        """
+        asked = checked_text("question", question)
+        return self._mind.ask(asked, Path(watch), self.model, git=git, on_start=on_start)
 
     def attach(self, agent: MultiStepAgent, *, pruning: Rule = "off") -> Attached:
         """Any smolagents agent, with its managed agents, on the record: `attach(agent).run(task)`.
@@ -198,4 +242,4 @@ def checked_text(what: str, text: str) -> str:
     return text
 
 
-__all__ = ["Attached", "BeatReport", "RecordedRun", "RecordedStream", "Runtime", "Waking", "checked_text"]
+__all__ = ["Answer", "Attached", "BeatReport", "RecordedRun", "RecordedStream", "Runtime", "Waking", "checked_text"]

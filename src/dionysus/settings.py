@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     planning: bool = Field(True, description="Plan before actions 1, 4, 7 and 10")
     coherence: bool = Field(True, description="Put the IWMT coherence into every plan")
     coherence_warning: float = Field(0.5, ge=0, le=1, description="Warn in plans below this coherence")
+    flow: bool = Field(True, description="Put the river flow into the plans of agents with members")
     basins: bool = Field(True, description="Activate basins on semantic_recall")
     pruning: Literal["see-once", "window", "off"] = Field(
         "see-once", description="Show each observation whole once, or the newest steps whole, or all"

@@ -14,13 +14,16 @@ from rich.console import Console
 from rich.text import Text
 from smolagents import ActionStep, PlanningStep
 
-from dionysus.findings import Finding, parse, plural
+from dionysus.findings import Finding, parse, plural, quoted
 from dionysus.journal import Frame
 from dionysus.models.reflex.kinds import weight_of
-from dionysus.runtime import BeatReport, Waking
+from dionysus.runtime import Answer, BeatReport, Waking
+from dionysus.stores.contract import Usage
 
 _PIPE_WIDTH = 120
 _CHARS_PER_TOKEN = 4
+_INDENT = 5
+"""Columns by which the lines of a managed agent stand in."""
 
 
 class _Output(Console):
@@ -48,39 +51,80 @@ class LiveDisplay:
         name = waking.place.rstrip("/").rpartition("/")[2] or waking.place
         self._out.rule(f"[bold]beat {waking.number}[/] · {name} · model {waking.model}", align="left", style="dim")
 
+    def ask(self, place: str, model: str) -> None:
+        """A question is taken up."""
+        name = place.rstrip("/").rpartition("/")[2] or place
+        self._out.rule(f"[bold]ask[/] · {name} · model {model}", align="left", style="dim")
+
     def plan(self, step: PlanningStep, agent: Any, frame: Frame) -> None:
-        """`plan  a → b → c  coherence 0.90 · context ≈ 2.1k tok`"""
+        """`plan  a → b → c  coherence 0.90 · context ≈ 2.1k tok`; for a managed agent with its name, indented."""
         steps = re.findall(r"^\s*\d+\.\s+`?(\w+)", step.plan, re.M)
         planned = " → ".join(steps) if steps else _first_line(str(step.model_output_message.content))
         coherence = _latest(frame, "coherence")
         level = f"{coherence['level']:.2f}" if coherence else "–"
         size = sum(len(str(message.content)) for message in agent.write_memory_to_messages()) / _CHARS_PER_TOKEN
         state = f"coherence {level} · context ≈ {size / 1000:.1f}k tok"
-        room = self._out.width - len("plan    ") - len(state)
+        who = f"{frame.agent_name} " if frame.depth else ""
+        room = self._out.width - len("plan    ") - len(state) - len(who) - _INDENT * frame.depth
         if len(planned) > room:
             planned = planned[: max(0, room - 1)] + "…"
-        self._line(Text.assemble(("plan", "bold cyan"), f"  {planned}  ", (state, "dim")))
+        line = Text.assemble((who, "bold green"), ("plan", "bold cyan"), f"  {planned}  ", (state, "dim"))
+        self._line(line, frame)
         if "WARNING: coherence" in step.plan and coherence:
-            self._line(Text(f"      coherence is low: {coherence['reason']}", "yellow"))
+            self._line(Text(f"      coherence is low: {coherence['reason']}", "yellow"), frame)
+        flow = _latest(frame, "flow")
+        if flow and flow["state"] != "flowing":
+            self._line(Text(f"      river: {flow['state']}", "yellow"), frame)
 
     def action(self, step: ActionStep, agent: Any, frame: Frame) -> None:
         """`  3  semantic_recall  monitor token  5 · beat 1 would have done …`"""
         if step.error and not step.tool_calls:
-            self._line(Text.assemble(f"{step.step_number:>3}  ", ("error", "red"), f"  {_first_line(str(step.error))}"))
+            error = f"  {_first_line(str(step.error))}"
+            self._line(Text.assemble(f"{step.step_number:>3}  ", ("error", "red"), error), frame)
             return
-        for call in step.tool_calls or ():
-            line = Text.assemble(f"{step.step_number:>3}  ", (f"{call.name:<22}", "bold"))
+        for name in _called(step, frame):
+            line = Text.assemble(f"{step.step_number:>3}  ", (f"{name:<22}", "bold"))
             findings = [f for f in parse(step.observations or "") if f.kind != "basin"]
-            if call.name != "final_answer" and findings:
+            if name != "final_answer" and findings:
                 best = max(findings, key=lambda f: weight_of(f.kind))
                 line.append(f"{len(findings):>3} · ", "dim")
                 line.append(_brief(best))
-            elif call.name != "final_answer" and step.observations:
-                line.append(_first_line(step.observations))
-            self._line(line)
+            elif name != "final_answer" and (step.error or step.observations):
+                line.append(_first_line(str(step.error or step.observations)))
+            self._line(line, frame)
 
-    def _line(self, line: Text) -> None:
+    def _line(self, line: Text, frame: Frame) -> None:
+        line = Text(" " * _INDENT * frame.depth).append_text(line)
         self._out.print(line, no_wrap=True, overflow="ellipsis", soft_wrap=False)
+
+
+def print_answer(out: Console, answer: Answer, *, reflex: bool, command: str | None) -> None:
+    """The answer, what it rests on, its totals, and where its traces are."""
+    out.print()
+    if answer.text:
+        out.print(_fitted(answer.text, out), markup=False, soft_wrap=True)
+        out.print()
+    lines = []
+    for source in answer.sources:
+        at = f"[{source.at_step}] " if source.at_step else "    "
+        failed = "" if source.status == "success" else f" ({source.status})"
+        lines.append(f"{at}{source.agent}{failed} · trace {source.trace_id}")
+    if answer.memories:
+        names = ", ".join(f"{m.id} ({quoted(m.source, 30)})" for m in answer.memories[:6])
+        lines.append(f"    recalled memories {names}")
+    for line in lines:
+        out.print(_fitted(line, out, indent=4), style="dim", markup=False, soft_wrap=True)
+    out.print()
+    sent = answer.prompt_chars + answer.chars_saved
+    parts = [plural(len(answer.sources), "agent"), f"{answer.seconds:.1f} s"]
+    parts.append(_spent(answer.model_calls, answer.usage, sent, reflex=reflex))
+    ends = [", ".join(parts) + "."]
+    if reflex and answer.text:
+        ends.append("Written by rules, not by an LLM: lines are copied from the members' reports [n], shortened.")
+    if command:
+        ends.append(f"{command} traces show {answer.trace_id}")
+    for line in ends:
+        out.print(_fitted(line, out, indent=0), style="dim", markup=False, soft_wrap=True)
 
 
 def print_report(out: Console, report: BeatReport, *, reflex: bool, command: str | None) -> None:
@@ -121,17 +165,7 @@ def totals(report: BeatReport, *, reflex: bool) -> str:
     """Plans, actions, pruning, time, calls, tokens, money."""
     sent = report.prompt_chars + report.chars_saved
     share = f" (−{100 * report.chars_saved / sent:.0f} % of what would have been sent)" if report.chars_saved else ""
-    usage = report.usage
-    if reflex:
-        spent = f"{report.model_calls} reflex calls, 0 LLM tokens (an LLM would have read ≈ {sent // 4000}k)"
-    else:
-        cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
-        price = "price unknown" if usage.cost_usd is None else f"${usage.cost_usd:.4f}"
-        about = "estimated " if usage.estimated else ""
-        spent = (
-            f"{plural(report.model_calls, 'model call')}, {about}{usage.input_tokens:,} tokens in{cached}, "
-            f"{usage.output_tokens:,} out, {price}"
-        )
+    spent = _spent(report.model_calls, report.usage, sent, reflex=reflex)
     parts = [
         f"{plural(report.plans, 'plan')}, {plural(report.actions, 'action')}",
         f"{plural(report.basins_activated, 'basin')} activated",
@@ -140,6 +174,27 @@ def totals(report: BeatReport, *, reflex: bool) -> str:
         spent,
     ]
     return ", ".join(parts) + "."
+
+
+def _spent(calls: int, usage: Usage, sent: int, *, reflex: bool) -> str:
+    if reflex:
+        return f"{calls} reflex calls, 0 LLM tokens (an LLM would have read ≈ {sent // 4000}k)"
+    cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
+    price = "price unknown" if usage.cost_usd is None else f"${usage.cost_usd:.4f}"
+    about = "estimated " if usage.estimated else ""
+    tokens = f"{about}{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out, {price}"
+    return f"{plural(calls, 'model call')}, {tokens}"
+
+
+def _called(step: ActionStep, frame: Frame) -> list[str]:
+    """What an action called; of code, the members and tools that it names."""
+    calls = step.tool_calls or []
+    if [call.name for call in calls] != ["python_interpreter"]:
+        return [call.name for call in calls]
+    agent = frame.agent
+    known = {**agent.tools, **agent.managed_agents} if agent is not None else {}
+    named = [name for name in known if re.search(rf"\b{re.escape(name)}\(", str(calls[0].arguments))]
+    return named[:1] if "final_answer" not in named else ["final_answer"] if named else ["python_interpreter"]
 
 
 def _fitted(text: str, out: Console, *, indent: int = 12) -> str:

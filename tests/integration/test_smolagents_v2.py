@@ -299,3 +299,104 @@ def test_time_of_the_trace_is_the_clocks(runtime: Runtime, repository: Repositor
     report = runtime.beat(repository.path)
     trace = runtime.traces.get_trace(str(report.trace_id)).trace
     assert START < trace.started_at < START + timedelta(minutes=10)
+
+
+def test_ask_runs_manager_and_three_faculties_on_the_record(runtime: Runtime, repository: Repository) -> None:
+    answer = runtime.ask("What about the token totals of the monitor?", repository.path)
+    assert (answer.status, answer.error) == ("success", None)
+    assert [s.agent for s in answer.sources] == ["consciousness_manager", "perception", "reasoning", "metacognition"]
+    assert [s.at_step for s in answer.sources] == [None, 1, 2, 3]
+    assert answer.text.startswith("Answer      ")
+    assert "monitoring.py" in answer.text
+    assert any("token totals" in m.text for m in answer.memories)
+    manager = runtime.traces.get_trace(answer.trace_id)
+    assert [t.id for t in manager.delegated] == [s.trace_id for s in answer.sources[1:]]
+    assert [s.step_number for s in manager.steps if s.step_type == "planning"] == [1, 4]
+    for source in answer.sources[1:]:
+        leaf = runtime.traces.get_trace(source.trace_id)
+        assert leaf.trace.parent_trace_id == answer.trace_id
+        plans = [s.step_number for s in leaf.steps if s.step_type == "planning"]
+        assert plans == [n for n in (1, 3, 5) if n <= leaf.trace.step_count]
+        assert [use.name for s in manager.steps for use in s.tool_calls][source.at_step - 1] == source.agent  # type: ignore[operator]
+    assert {use.name for s in runtime.traces.get_trace(answer.sources[1].trace_id).steps for use in s.tool_calls} == {
+        "observe_environment", "semantic_recall", "query_wisdom_graph", "mosaeic_capture", "final_answer",
+    }  # fmt: skip
+
+
+def test_an_ask_says_what_nothing_speaks_of_and_leaves_the_beat_alone(runtime: Runtime, repository: Repository) -> None:
+    runtime.tell("the totals leave out planning")
+    answer = runtime.ask("Where are the zeppelins?", repository.path)
+    assert "Nothing found speaks of: zeppelins" in answer.text
+    report = runtime.beat(repository.path)
+    assert report.reasons == ("first look", "1 unread note")
+
+
+def test_tokens_add_up_over_plans_and_members(tmp_path: Path, clock: Clock, repository: Repository) -> None:
+    class Counting(Reflex):
+        free = False
+        is_reflex = True
+
+        def generate(self, *args: Any, **options: Any) -> Any:
+            message = super().generate(*args, **options)
+            message.token_usage.input_tokens, message.token_usage.output_tokens = 100, 7
+            return message
+
+    with runtime_of(tmp_path, clock, model=Counting()) as runtime:
+        answer = runtime.ask("What about the token totals?", repository.path)
+        traces = [runtime.traces.get_trace(s.trace_id) for s in answer.sources]
+        plans = sum(t.trace.planning_count for t in traces)
+        assert answer.model_calls == sum(t.trace.model_calls for t in traces)
+        assert answer.model_calls == sum(t.trace.step_count for t in traces) + plans
+        assert answer.usage.input_tokens == 100 * answer.model_calls
+        assert answer.usage.output_tokens == sum(t.trace.output_tokens for t in traces) == 7 * answer.model_calls
+        per_agent = {u.agent_name: u.input_tokens for u in runtime.traces.token_usage()}
+        assert sum(per_agent.values()) == answer.usage.input_tokens
+        assert len(per_agent) == 4
+
+
+def test_the_flow_is_in_the_managers_plan_and_sets_the_next_members_steps(
+    tmp_path: Path, clock: Clock, repository: Repository
+) -> None:
+    def code(text: str) -> str:
+        return f"Thought: so\n<code>\n{text}\n</code>"
+
+    failing = [code(f"print(nobody_{n})") for n in range(3)]
+    look = {"calls": [{"name": "observe_environment", "arguments": {}}]}
+    script = ScriptedModel(
+        [*failing, code("print(perception(task='Look.'))"), look, look, look, code("final_answer('so far')")],
+        final="what I have",
+    )
+    with runtime_of(tmp_path, clock, model=script) as runtime:
+        answer = runtime.ask("What now?", repository.path)
+        assert answer.text == "so far"
+        manager = runtime.traces.get_trace(answer.trace_id)
+        plans = [str(s.plan) for s in manager.steps if s.step_type == "planning"]
+        assert "[River] turbulent: 100% errors" in plans[1]
+        assert "the next member gets 3 actions" in plans[1]
+        leaf = runtime.traces.get_trace(answer.sources[1].trace_id).trace
+        assert (leaf.status, leaf.step_count) == ("max_steps", 4)  # three actions, and the forced answer
+        assert "perception used up its 3 actions" in str(script.prompts[-1][-1].content)
+
+
+def test_a_cycle_over_http(tmp_path: Path, clock: Clock, repository: Repository) -> None:
+    """A hosted model that knows code only from its text, and a member that calls tools over HTTP."""
+
+    turns: list[dict[str, Any]] = [
+        {"text": "Thought: so\n<code>\nseen = perception(task='What is there?')\nprint(seen)"},
+        {"name": "observe_environment", "arguments": {}},
+        {"name": "final_answer", "arguments": {"answer": "- [place] a project"}},
+        {"text": "Thought: so\n<code>\nfinal_answer('It is ' + seen)"},
+    ]
+    with (
+        openai_server(turns) as server,
+        Runtime(
+            store=f"sqlite:///{tmp_path}/mind.db",
+            clock=clock,
+            settings=Settings(model="openai:test", api_base=server.url, store="sqlite://"),
+        ) as runtime,
+    ):
+        answer = runtime.ask("What is it?", repository.path)
+        assert answer.text == "It is - [place] a project"
+        assert answer.model_calls == 6
+        assert not answer.usage.estimated
+        assert answer.usage.input_tokens == sum(u["prompt_tokens"] for u in server.reported)

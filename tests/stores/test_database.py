@@ -165,10 +165,15 @@ WRITER = """
 import sys
 from datetime import UTC, datetime
 from dionysus.stores import open_store
+from dionysus.stores.contract import Event
 store = open_store(sys.argv[1])
 for i in range(50):
-    position = f"{sys.argv[2]}.{i}"
-    store.records.append(run_id="shared", kind="effect", position=position, at=datetime.now(UTC), body={})
+    with store.transaction():
+        seq = store.records.last_seq("shared") + 1
+        position = f"{sys.argv[2]}.{i}"
+        store.records.append(
+            Event(run_id="shared", seq=seq, kind="effect", position=position, at=datetime.now(UTC), body={})
+        )
 store.close()
 """
 

@@ -1,11 +1,11 @@
 """The heartbeat: an agent that looks at what changed, remembers, compares and says what to do next."""
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
-import yaml
 from smolagents import LogLevel, Model, Tool, ToolCallingAgent
+
+from dionysus.agents.prompts import prompts
 
 PLANNING_INTERVAL = 3
 MAX_STEPS = 10
@@ -42,10 +42,3 @@ class HeartbeatAgent(ToolCallingAgent):
     def beat_task(self) -> str:
         """What each beat asks of the agent; the same text every time, so that prompts share their prefix."""
         return str(prompts("heartbeat", part="task")["beat"]).format(max_steps=self.max_steps)
-
-
-def prompts(agent: str, *, part: str = "prompts") -> dict[str, Any]:
-    """The prompt templates of an agent, from its YAML file."""
-    text = files("dionysus.agents").joinpath("prompts", f"{agent}.yaml").read_text(encoding="utf-8")
-    found: dict[str, Any] = yaml.safe_load(text)[part]
-    return found

@@ -12,6 +12,8 @@ from smolagents import MultiStepAgent
 from smolagents.agents import populate_template
 from smolagents.utils import AgentMaxStepsError
 
+from dionysus.agents.faculties import Faculty, MetacognitionAgent, PerceptionAgent, ReasoningAgent
+
 _INPUTS = {
     "task": {"type": "string", "description": "What to find out or decide, in full sentences, with what is known."},
     "additional_args": {"type": "object", "description": "Further inputs by name.", "nullable": True},
@@ -45,18 +47,39 @@ _BUILDERS: WeakKeyDictionary[ManagedAgent, Callable[[], MultiStepAgent]] = WeakK
 # Beside the faces, not in them: even private attributes are within reach of generated code.
 
 
-def face_of(build: Callable[[], MultiStepAgent], face: ManagedAgent | None = None) -> ManagedAgent:
-    """The face of the agents that `build` makes, one for each call."""
-    made = build()
-    named = face or ManagedAgent.__new__(ManagedAgent)
-    ManagedAgent.__init__(named, made.name, made.description, lambda task, **more: delegate(build(), task, **more))
-    _BUILDERS[named] = build
-    return named
+class ManagedFaculty(ManagedAgent):
+    """The face of a faculty."""
+
+    def __init__(self, kind: type[Faculty], build: Callable[[], Faculty]) -> None:
+        super().__init__(kind.role, kind.purpose, lambda task, **more: delegate(build(), task, **more))
+        _BUILDERS[self] = build
 
 
-def fresh_agent(face: ManagedAgent) -> MultiStepAgent:
-    """A new agent, as a call of the face would use."""
-    return _BUILDERS[face]()
+class ManagedPerceptionAgent(ManagedFaculty):
+    """Observe; each call works with a new agent that `build` makes."""
+
+    def __init__(self, build: Callable[[], PerceptionAgent]) -> None:
+        super().__init__(PerceptionAgent, build)
+
+
+class ManagedReasoningAgent(ManagedFaculty):
+    """Orient; each call works with a new agent that `build` makes."""
+
+    def __init__(self, build: Callable[[], ReasoningAgent]) -> None:
+        super().__init__(ReasoningAgent, build)
+
+
+class ManagedMetacognitionAgent(ManagedFaculty):
+    """Decide; each call works with a new agent that `build` makes."""
+
+    def __init__(self, build: Callable[[], MetacognitionAgent]) -> None:
+        super().__init__(MetacognitionAgent, build)
+
+
+def fresh_agent(face: ManagedAgent) -> MultiStepAgent | None:
+    """A new agent, as a call of the face would use; None: the face was not made from an agent."""
+    build = _BUILDERS.get(face)
+    return build() if build is not None else None
 
 
 def delegate(agent: MultiStepAgent, task: str, additional_args: Mapping[str, Any] | None = None) -> str:

@@ -19,7 +19,7 @@ from dionysus.journal import Frame
 from dionysus.memory.goals import Goals, reached, touched
 from dionysus.memory.mental_models import Happened, MentalModels
 from dionysus.memory.semantic import SemanticMemory
-from dionysus.stores.contract import AgentExecutionTrace, Beat, Goal, Note
+from dionysus.stores.contract import AgentExecutionTrace, Beat, Goal, Memory, Note
 from dionysus.words import stems
 from dionysus.world import View, machine
 
@@ -54,6 +54,8 @@ class Senses:
     """The LLM for synthesis; None: extractive."""
     captured: dict[str, str] = field(default_factory=dict)
     """What `mosaeic_capture` kept."""
+    recalled: dict[int, Memory] = field(default_factory=dict)
+    """What `semantic_recall` and `query_wisdom_graph` brought back, by id."""
 
     def wording(self) -> dict[str, str]:
         """The texts that goals are held against: changes, commits, notes."""
@@ -81,10 +83,10 @@ class ObserveEnvironment(_BeatTool):
     idempotent = True
 
     def forward(self) -> str:
-        """One finding per line; `[idle]` alone where nothing happened."""
+        """One finding per line; `[idle]` where nothing happened."""
         s = self.senses
         if not s.reasons:
-            return str(Finding("idle", "nothing changed since the last beat"))
+            return render([Finding("idle", "nothing changed since the last beat"), *s.view.standing()])
         found = [Finding("beat", f"{s.episode}, {s.now.astimezone():%a %Y-%m-%d %H:%M}: {', '.join(s.reasons)}")]
         found += s.view.observe()
         for note in s.notes:
@@ -117,6 +119,7 @@ class SemanticRecall(_BeatTool):
         fresh = {f"commit {c.sha}" for c in s.view.new_commits} | ({f"beat {s.last.number}"} if s.last else set())
         kinds = ("beat", "note", "commit", "fact")
         hits = s.memory.recall(query, kinds=kinds, place=s.place, limit=4, without=fresh)
+        s.recalled |= {hit.memory.id: hit.memory for hit in hits}
         for hit in hits:
             head, _, tail = hit.memory.text.partition(" | ")
             where = ", ".join(code(path) for path in tail.split()[:2])
@@ -157,6 +160,7 @@ class QueryWisdomGraph(_BeatTool):
         s.memory.learn_principles(s.place, s.view.principles())
         found = []
         for hit in s.memory.recall(topic, kinds=("principle",), place=s.place, limit=2, least=1):
+            s.recalled[hit.memory.id] = hit.memory
             rule, _, path = hit.memory.text.rpartition(" | ")
             found.append(Finding("principle", f"{quoted(rule, 200)} ({code(path)})"))
         found += s.models.about(topic)

@@ -1,8 +1,8 @@
 """Traces, folded from the journal's events.
 
 `Fold` is the pure part: events in, traces and steps out. `Projection` keeps one per open run and writes its rows inside
-the transaction that appends the event: a step when it has finished, the trace when it begins and ends. What a running or
-killed run did since is in its journal, so who reads folds that, and nothing is lost.
+the transaction that appends the event: a step when it has finished, the trace when it begins and ends. What a running
+or killed run did since is in its journal, so who reads folds that, and nothing is lost.
 """
 
 from collections.abc import Iterable, Mapping

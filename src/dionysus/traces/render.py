@@ -13,7 +13,7 @@ from dionysus.traces.service import FullTrace
 def overview(full: FullTrace) -> str:
     """A trace at a glance: what it was, a line per step, basins, what went wrong, the answer."""
     trace = full.trace
-    lines = [*_head(trace), ""]
+    lines = [*_head(full), ""]
     for step in full.steps:
         lines.append(f"  {_label(step)}  {_summary(step)}")
         lines += [f"        callback failed: {f.callback}: {_last_line(f.traceback)}" for f in step.callback_failures]
@@ -32,7 +32,7 @@ def overview(full: FullTrace) -> str:
 
 def replay(full: FullTrace) -> str:
     """The whole story, step by step, with full texts."""
-    lines = list(_head(full.trace))
+    lines = list(_head(full))
     if full.trace.task:
         lines += ["", "Task", _indented(full.trace.task)]
     for step in full.steps:
@@ -60,7 +60,8 @@ def tokens_of(trace: AgentExecutionTrace) -> str:
     return f"{trace.input_tokens:,} tokens in{cached}, {trace.output_tokens:,} out{estimated}, {price}"
 
 
-def _head(trace: AgentExecutionTrace) -> Iterator[str]:
+def _head(full: FullTrace) -> Iterator[str]:
+    trace = full.trace
     took = f", {(trace.completed_at - trace.started_at).total_seconds():.2f} s" if trace.completed_at else ""
     yield f"trace {trace.id} · {trace.agent_name} · {trace.status} · {local(trace.started_at)}{took}"
     counts = f"{plural(trace.planning_count, 'plan')}, {plural(trace.step_count, 'action')}"
@@ -72,6 +73,8 @@ def _head(trace: AgentExecutionTrace) -> Iterator[str]:
         yield f"lowest coherence {trace.coherence_min:.2f}"
     if trace.parent_trace_id:
         yield f"delegated from {trace.parent_trace_id}, step {trace.parent_step}"
+    for child in full.delegated:
+        yield f"delegated at step {child.parent_step} to {child.agent_name}: {child.status}, trace {child.id}"
 
 
 def _label(step: AgentExecutionStep) -> str:

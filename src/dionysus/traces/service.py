@@ -17,6 +17,7 @@ from dionysus.stores.contract import (
 from dionysus.stores.records import Records
 from dionysus.traces.projection import lowest, stories_of
 
+_OF_A_RUN = 100_000
 _GIVEN = {"id", "trace_id", "order"}
 _STEP_FIELDS = {f.name for f in fields(AgentExecutionStep)} - _GIVEN
 
@@ -30,6 +31,8 @@ class FullTrace:
     basins: tuple[BasinLink, ...]
     memories: tuple[CreatedMemory, ...]
     """What the run kept."""
+    delegated: tuple[AgentExecutionTrace, ...] = ()
+    """The traces of the agents that it called, in order."""
 
 
 class ExecutionTraceService:
@@ -165,6 +168,8 @@ class ExecutionTraceService:
             if len(matches) > 1:
                 raise BadInput(f"{len(matches)} traces begin with {trace_id!r}: {', '.join(matches[:5])}; write more")
             trace = self._require(matches[0] if matches else trace_id)
+        of_run = self._records.traces(run_id=trace.run_id, limit=_OF_A_RUN)
+        children = [self._as_it_is(t) for t in of_run if t.parent_trace_id == trace.id]
         steps = self._records.steps(trace.id)
         if trace.status == "running":
             story = stories_of(self._records, trace.run_id).get(trace.id)
@@ -175,6 +180,7 @@ class ExecutionTraceService:
             steps=tuple(steps),
             basins=tuple(self._records.basin_links(trace.id)),
             memories=tuple(self._records.created_memories(trace.run_id)),
+            delegated=tuple(sorted(children, key=lambda t: (t.started_at, t.id))),
         )
 
     def list_traces(

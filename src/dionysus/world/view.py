@@ -36,6 +36,9 @@ _WORDING_CHARS = 20_000
 _SAME_CHARS = 10
 _BLAMED = 12
 """Changed parts of a file whose origin is looked for."""
+_BEARING = 2
+"""Files bearing a word in their name whose opening is read."""
+_OPENING_LINES = 10
 _SOUGHT = 40
 """Removed names whose uses are looked for."""
 
@@ -183,6 +186,10 @@ class View:
             found.append(Finding("unreadable", text))
         return found
 
+    def standing(self) -> list[Finding]:
+        """The folder as at first sight, whatever changed."""
+        return self._at_first_sight()
+
     def gaps(self) -> list[Finding]:
         """New source files without a test, where most of their neighbours have one."""
         stems = stems_of_tests(self.snapshot.files)
@@ -203,7 +210,7 @@ class View:
         """What is known of a path, or where a word is used."""
         path = self._path_of(topic)
         if path is None:
-            return [self._uses(topic)]
+            return self._uses(topic)
         if any(path in c.files for c in self.history):
             told = past_of(path, self.history, here=self.snapshot.files, own=path)
             return [*told, *self._origin(path), *fixes_of(path, self.history)]
@@ -341,7 +348,8 @@ class View:
         parts = self._difference(path).old_lines[:_BLAMED]
         return origin_of(path, self._repository.blamed(self._base, path, parts), self.history)
 
-    def _uses(self, word: str) -> Finding:
+    def _uses(self, word: str) -> list[Finding]:
+        """Where a word is named; of the files that bear it in their name, what they say of themselves."""
         word = quoted(word)
         plain = quoted(word, 80)
         if self._repository:
@@ -351,8 +359,15 @@ class View:
             files = [p for p in self.snapshot.files if any(map(pattern.search, read_lines(self.root, p) or ()))]
         files = [f for f in files if f in self.snapshot.files]
         if not files:
-            return Finding("nothing", f"nothing here is called or says {plain!r}")
-        return Finding("spot", f"{plain!r} is named in {plural(len(files), 'file')}: {listed(files)}")
+            return [Finding("nothing", f"nothing here is called or says {plain!r}")]
+        bearing = [f for f in files if word.lower() in PurePosixPath(f).stem.lower()]
+        bearing.sort(key=lambda f: (not is_source(f), is_test(f), len(PurePosixPath(f).stem), f))
+        said = [(f, _telling((read_lines(self.root, f) or [])[:_OPENING_LINES])) for f in bearing[:_BEARING]]
+        ordered = [*bearing, *(f for f in files if f not in bearing)]
+        return [
+            *(Finding("says", f"{code(f)} says of itself: {text}") for f, text in said if text),
+            Finding("spot", f"{plain!r} is named in {plural(len(files), 'file')}: {listed(ordered)}"),
+        ]
 
 
 def _replaced(old: str, new: str) -> str:

@@ -2,7 +2,8 @@
 
 It is not an LLM and says so. It knows tools and roles, never particular inputs; it uses no network, no tokens, no
 chance, so the same transcript always brings the same answer. `scene` reads the transcript, `focus` says what it is
-about, `rules` decides and plans, `report` ranks what to do next and writes the answer.
+about, `rules` decides and plans, `coding` writes code for agents that act so,
+`report` ranks what to do next and writes the answer.
 """
 
 from collections.abc import Sequence
@@ -11,9 +12,10 @@ from typing import Any
 from smolagents import ChatMessage, Model, Tool
 from smolagents.models import ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole, TokenUsage
 
+from dionysus.models.reflex.coding import closing_tag, code_answer, functions_in, members_in
 from dionysus.models.reflex.report import report
 from dionysus.models.reflex.rules import Action, decide, plan, thought
-from dionysus.models.reflex.scene import Offered, offered_in, read
+from dionysus.models.reflex.scene import Offered, offered_in, read, text_of
 
 __all__ = ["Reflex"]
 
@@ -21,10 +23,10 @@ _END_OF_PLAN = "<end_plan>"
 
 
 class Reflex(Model):
-    """Answers the prompts of a smolagents `ToolCallingAgent` by rules.
+    """Answers the prompts of smolagents' agents by rules.
 
     What is asked for tells which prompt it is: tools are offered – an action; `<end_plan>` is a stop sequence – a
-    plan; neither – the steps are used up, and the report is due.
+    plan; the closing tag of a code block is one – code; none of these – the steps are used up, and the report is due.
     """
 
     spec = "reflex"
@@ -46,15 +48,20 @@ class Reflex(Model):
 
         Args:
             messages: The transcript, as smolagents hands it to a model.
-            stop_sequences: Looked at for `<end_plan>` only: nothing is generated that would have to be stopped.
-            response_format: Passed over, as are further arguments.
+            stop_sequences: Tell what is asked for; nothing is generated that would have to be stopped.
+            response_format: For code: the answer is JSON. Further arguments are passed over.
         """
         if tools_to_call_from:
             scene = read(messages, [Offered.of(tool) for tool in tools_to_call_from])
             action = decide(scene)
             return _say(thought(scene, action), action, number=scene.steps + 1)
         if _END_OF_PLAN in (stop_sequences or ()):
-            return _say(plan(read(messages, offered_in(messages))))
+            text = text_of(messages[-1]) if messages else ""
+            offered = [*offered_in(messages), *functions_in(text)]
+            return _say(plan(read(messages, offered, members=members_in(text))))
+        closing = closing_tag(stop_sequences or ())
+        if closing is not None:
+            return _say(code_answer(messages, closing, as_json=response_format is not None))
         return _say(report(read(messages)))
 
 

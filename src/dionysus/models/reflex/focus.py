@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from dionysus.models.reflex.kinds import CHANGED, EXPECTED, GOALS, PLACE, RESULT, TOLD, section_of, weight_of
 from dionysus.models.reflex.scene import Evidence, Scene
-from dionysus.words import words
+from dionysus.words import stems, words
 
 _PRESENT = (PLACE, CHANGED, TOLD, GOALS, EXPECTED)
 """Sections that speak of now; what is remembered makes no place worth a look."""
+_SHORT_WORD = 4
 _CHANGES = ("modified", "added", "removed")
 _ABSENT_SECOND = ("broken", "gap")
 """Kinds whose second identifier does not exist."""
@@ -61,13 +62,20 @@ def telling_words(scene: Scene) -> list[str]:
 
 
 def topics(scene: Scene) -> Iterator[str]:
-    """What to look back at: paths, then words."""
-    yield from places(scene)
+    """What to look back at: paths, then words; where something is asked, first what the question names."""
+    found = places(scene)
+    asked = _asked_words(scene) if scene.asked else []
+    named = [path for path in found if set(stems(_stem_of(path))) & {stem for word in asked for stem in stems(word)}]
+    yield from named
+    yield from sorted(asked, key=lambda word: -len(word))
+    yield from (path for path in found if path not in named)
     yield from telling_words(scene)
 
 
 def recall_query(scene: Scene) -> str:
-    """Words of notes and due goals; else of what changed; else of the place."""
+    """The question; else words of notes and due goals; else of what changed; else of the place."""
+    if scene.asked:
+        return scene.question
     told = [_said(e) for e in scene.of("note", "due")[:2]]
     if told:
         return " ".join(told)
@@ -81,10 +89,16 @@ def recall_query(scene: Scene) -> str:
 
 
 def wisdom_topic(scene: Scene) -> str:
-    """The places, and what is to be known of them."""
+    """The question, or the places, and what is to be known of them."""
+    if scene.asked:
+        return scene.question
     aspects = [aspect for kind, aspect in _ASPECTS.items() if scene.of(kind)]
     parts = [*places(scene)[:2], *dict.fromkeys(" ".join(aspects).split())]
     return " ".join(parts or telling_words(scene)[:3]) or scene.question
+
+
+def _asked_words(scene: Scene) -> list[str]:
+    return [word for word in dict.fromkeys(words(scene.question)) if _tells(word) and len(word) > _SHORT_WORD]
 
 
 def _is_path(name: str) -> bool:

@@ -74,6 +74,7 @@ KINDS = {
     "gist": Kind(TOGETHER, 1.0),
     # memory
     "origin": Kind(REMEMBERED, 0.8),
+    "says": Kind(REMEMBERED, 0.9),
     "spot": Kind(REMEMBERED, 0.9),
     "fresh": Kind(REMEMBERED, 0.7),
     "memory": Kind(REMEMBERED, 0.6),

@@ -4,14 +4,16 @@ Extractive: every line is copied from a tool result, shortened; *Next* is a sent
 of finding is worth, where it is shown and what it calls for stands in that one table.
 """
 
+import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dionysus.models.reflex.kinds import KINDS, PLACE, PLACE_OF, SECTIONS, UNKNOWN, Kind, section_of
 from dionysus.models.reflex.layout import INDENT, WIDTH, Names, columns, shorten, wrap
 from dionysus.models.reflex.scene import Evidence, Scene
+from dionysus.words import stems, words
 
 _TOUCHED = 1.5
 _OVERDUE = 3.0
@@ -19,6 +21,12 @@ _EACH_OTHER_KIND = 0.3
 _EACH_MEETING = 0.6
 _REASONS = "gist goal note marker dangling modified added commit origin spot".split()
 """Kinds that may stand beside the first reason, the best first."""
+_ANSWERS = 8
+"""Lines that answer a question."""
+_ASKING = frozenset("where who whose why while is".split())
+_SAYS_ITSELF = 2.0
+"""How much better than other lines one is that a file named in the question says of itself."""
+_COMMIT = re.compile(r"\b(?=[a-f]*\d)[0-9a-f]{7,8}\b")
 _OF_A_KIND = 2
 """Lines of one kind that a section shows before other kinds have had their turn."""
 
@@ -129,13 +137,17 @@ def _score(kind: Kind, reason: Evidence, beside: Sequence[Evidence]) -> float:
 
 def report(scene: Scene) -> str:
     """The whole report."""
-    if scene.idle is not None:
+    if scene.managed:
+        return _for_the_manager(scene)
+    if scene.idle is not None and not scene.asked:
         return shorten(f"Idle: {scene.idle.text}.", WIDTH)
     names = Names(name for e in scene.evidence for name in e.identifiers)
-    head = next((e.text for e in scene.of("beat")), "")
+    head = "" if scene.asked else next((e.text for e in scene.of("beat")), "")
     lines = [shorten(names.brief(head[0].upper() + head[1:]), WIDTH), ""] if head else []
     ranked = next_actions(scene)
     used: list[Evidence] = []
+    if scene.asked:
+        lines += [*_answer_lines(scene, names, used), ""]
     if ranked:
         lines += [*_next_lines(scene, ranked, names, used), ""]
     elif head:
@@ -146,6 +158,38 @@ def report(scene: Scene) -> str:
     if scene.failed:
         lines += ["", *wrap("Did not work: " + ", ".join(scene.failed), WIDTH, 2)]
     return "\n".join(lines).strip()
+
+
+def _for_the_manager(scene: Scene) -> str:
+    """The lines that were found here, as they are, so that what they say stays readable on the way up."""
+    own = [e for e in scene.evidence if e.step and (needed(e) or e.kind == "idle")]
+    failed = [f"Did not work: {', '.join(scene.failed)}"] if scene.failed else []
+    return "\n".join([*(str(e.finding) for e in own), *failed]) or "- [nothing] found nothing"
+
+
+def _answer_lines(scene: Scene, names: Names, used: list[Evidence]) -> Iterator[str]:
+    """The lines that share most telling words with the question, the best first."""
+    asked = {stem: word for word in words(scene.question) if word not in _ASKING for stem in stems(word)}
+    count = Counter(stem for e in scene.evidence for stem in set(stems(e.text)))
+    about: list[tuple[float, Evidence]] = []
+    commits: set[str] = set()
+    for e in scene.evidence:
+        shared = asked.keys() & set(stems(e.text))
+        if not shared or not needed(e) or e.kind == "beat":
+            continue
+        commit = _COMMIT.search(e.text)
+        if commit and commit[0] in commits:
+            continue
+        commits |= {commit[0]} if commit else set()
+        rarity = sum(math.log(1 + len(scene.evidence) / count[stem]) for stem in shared)
+        about.append((rarity + (_SAYS_ITSELF if e.kind == "says" else 0.0), e))
+    chosen = [e for _, e in sorted(about, key=lambda found: -found[0])[:_ANSWERS]]
+    used += chosen
+    for i, e in enumerate(chosen):
+        yield _line(f"{'' if i else 'Answer':<{INDENT}}", KINDS[e.kind].mark + names.brief(e.text), e.step)
+    if not chosen:
+        said = ", ".join(dict.fromkeys(asked.values())) or scene.question
+        yield from wrap(f"Answer      Nothing found speaks of: {said}", WIDTH, 2)
 
 
 def _next_lines(scene: Scene, ranked: Sequence[Next], names: Names, used: list[Evidence]) -> Iterator[str]:

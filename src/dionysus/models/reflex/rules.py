@@ -55,7 +55,7 @@ def observe(scene: Scene) -> Arguments | None:
 
 
 def answer_when_idle(scene: Scene) -> Arguments | None:
-    return {"answer": report(scene)} if scene.idle else None
+    return {"answer": report(scene)} if scene.idle and not scene.asked else None
 
 
 def list_goals(scene: Scene) -> Arguments | None:
@@ -191,12 +191,16 @@ def decide(scene: Scene) -> Action | None:
 
 
 def thought(scene: Scene, action: Action | None) -> str:
-    """Why, and the lines that are needed later: their observations will be cut once they were seen."""
+    """Why, and the lines that are needed later."""
     if action is None:
         return report(scene)
     why = f"{action.tool}: {action.thought}"
-    fresh = [] if action.tool == "final_answer" else [e for e in scene.evidence if not e.kept and needed(e)]
-    return "\n".join([why, *map(str, fresh)])
+    return why if action.tool == "final_answer" else repeated(scene, why)
+
+
+def repeated(scene: Scene, why: str) -> str:
+    """A thought with the lines that are needed later: their observations will be cut once they were seen."""
+    return "\n".join([why, *(str(e) for e in scene.evidence if not e.kept and needed(e))])
 
 
 def plan(scene: Scene) -> str:
@@ -205,6 +209,9 @@ def plan(scene: Scene) -> str:
     done = dict.fromkeys(call.tool for call in scene.calls)
     lines = [f"Known: {shorten(following[0].reason.text, _LINE_CHARS)}"] if following else []
     lines += [f"Done: {', '.join(done)}."] if done else []
+    if scene.members:
+        following_members = [member.name for member in scene.uncalled] + ["final_answer"]
+        return "\n".join([*lines, *(f"{i}. {name}" for i, name in enumerate(following_members[: _PLANNED + 1], 1))])
     scene = replace(scene, foreseen=True)
     for number in range(1, _PLANNED + 1):
         action = decide(scene)

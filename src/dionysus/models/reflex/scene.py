@@ -6,7 +6,7 @@ with the step it came from; here those lines are read back. Nothing is kept outs
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ from dionysus.models.reflex.kinds import RESULT
 
 _UNSAID_ACTIONS = 10
 """How many actions there are where the task does not say."""
+_LOOKS_LIKE = {"<": "‹", "`": "'"}
 _RESULT_LINES = 8
 _RESULT_CHARS = 300
 
@@ -31,6 +32,10 @@ _FAILED_TOOL = re.compile(
     r"Error executing tool '(\w+)'|Error executing request to team member '(\w+)'|Unknown tool '?(\w+)"
 )
 _THOUGHT_TOOL = re.compile(r"(\w+): ")
+_QUESTION = re.compile(r"^Question: (.+)$", re.M)
+_BY_MANAGER = re.compile(r"\bYour manager gave you this task\b|\bsubmitted this task by your manager\b")
+_CODE_CALL = re.compile(r"^print\((\w+)\(\*\*(\{.*\})\)\)$|^\w+_report = (\w+)\(task=|^(final_answer)\(", re.M)
+_MEMBER_FAILED = re.compile(r"^(\w+) failed: ", re.M)
 _FENCED_TASK = re.compile(r"task:\s*```\n(.*?)\n\s*```", re.S | re.I)
 _LISTED_TOOL = re.compile(r"^- (\w+): ((?:(?!^- \w+: ).*\n)*?)\s+Takes inputs: (\{.*\})$", re.M)
 
@@ -106,6 +111,8 @@ class Scene:
     failed: list[str] = field(default_factory=list)
     """Tools that raised, or that there are not."""
     evidence: list[Evidence] = field(default_factory=list)
+    members: Sequence[Offered] = ()
+    """Team members, which code calls, in the order of the cycle."""
     foreseen: bool = False
     """Played forward for a plan: what its prompt does not show is taken to be there."""
 
@@ -117,9 +124,34 @@ class Scene:
 
     @property
     def question(self) -> str:
-        """What was asked: the first line of the task."""
+        """What was asked: the line that says so, else the first line of the task."""
+        said = _QUESTION.search(self.task)
+        if said:
+            return quoted(said[1], 500)
         first = next((line for line in self.task.splitlines() if line.strip()), "")
         return quoted(first, 200)
+
+    @property
+    def asked(self) -> bool:
+        """Whether a question is to be answered, not just the state of things reported."""
+        return bool(self.members or _QUESTION.search(self.task))
+
+    @property
+    def managed(self) -> bool:
+        """Whether a manager waits for what is found."""
+        return bool(_BY_MANAGER.search(self.task))
+
+    @property
+    def uncalled(self) -> list[Offered]:
+        """Members that were not asked yet."""
+        called = {call.tool for call in self.calls}
+        return [member for member in self.members if member.name not in called and member.name not in self.failed]
+
+    @property
+    def reported(self) -> list[str]:
+        """Members whose report there is."""
+        called = {call.tool for call in self.calls}
+        return [m.name for m in self.members if m.name in called and m.name not in self.failed]
 
     def can(self, tool: str) -> bool:
         """Whether a tool is offered and has not failed."""
@@ -153,20 +185,31 @@ class Scene:
         self.evidence.append(Evidence(finding, step, kept))
 
 
-def read(messages: Sequence[Any], offered: Sequence[Offered] = ()) -> Scene:
+def read(
+    messages: Sequence[Any],
+    offered: Sequence[Offered] = (),
+    *,
+    members: Sequence[Offered] = (),
+    tags: Sequence[str] = (),
+) -> Scene:
     """Reads a transcript.
 
     A later task starts afresh. The first plan prompt holds its task in a fence instead of a message of its own.
+
+    Args:
+        tags: Of code blocks; where a finding holds one, its first character is replaced by one that looks like it.
     """
     tools = {tool.name: tool for tool in offered}
-    scene = Scene(offered=tools)
+    scene = Scene(offered=tools, members=members)
+    neutral = _neutralising(tags)
     meant = ""
     for message in messages:
         role, text = _role(message), text_of(message)
         if role == MessageRole.USER and text.startswith(_NEW_TASK):
-            scene = Scene(task=text.removeprefix(_NEW_TASK).strip(), offered=tools)
+            scene = Scene(task=text.removeprefix(_NEW_TASK).strip(), offered=tools, members=members)
+            _read_given(scene)
         elif role == MessageRole.ASSISTANT:
-            meant = _read_thought(scene, text) or meant
+            meant = _read_thought(scene, neutral(text)) or meant
         elif role == MessageRole.TOOL_CALL:
             scene.steps += 1
             scene.calls += [Call(name, arguments, scene.steps) for name, arguments in _calls_in(text)]
@@ -175,11 +218,28 @@ def read(messages: Sequence[Any], offered: Sequence[Offered] = ()) -> Scene:
             if error:
                 _read_error(scene, error[2], meant, alone=error[1] is None)
             else:
-                _read_observation(scene, text.removeprefix(_OBSERVATION))
+                _read_observation(scene, neutral(text.removeprefix(_OBSERVATION)))
     if not scene.task and messages:
         fenced = _FENCED_TASK.search(text_of(messages[-1]))
         scene.task = fenced[1].strip() if fenced else ""
+        _read_given(scene)
     return scene
+
+
+def _neutralising(tags: Sequence[str]) -> Callable[[str], str]:
+    def neutral(text: str) -> str:
+        for tag in tags:
+            text = text.replace(tag, _LOOKS_LIKE.get(tag[0], "·") + tag[1:])
+        return text
+
+    return neutral
+
+
+def _read_given(scene: Scene) -> None:
+    """Lines within a task: known beforehand."""
+    if scene.asked:
+        for finding in parse(scene.task):
+            scene.note(finding, 0, kept=True)
 
 
 def offered_in(messages: Sequence[Any]) -> list[Offered]:
@@ -214,6 +274,8 @@ def _calls_in(text: str) -> list[tuple[str, Mapping[str, Any]]]:
     _, _, literal = text.partition("\n")
     try:
         called = [call["function"] for call in ast.literal_eval(literal)]
+        if len(called) == 1 and isinstance(called[0]["arguments"], str):
+            return _calls_in_code(called[0]["arguments"])
         return [(str(c["name"]), c["arguments"] if isinstance(c["arguments"], dict) else {}) for c in called]
     except (
         ValueError,
@@ -223,6 +285,14 @@ def _calls_in(text: str) -> list[tuple[str, Mapping[str, Any]]]:
     ):  # an argument that is no literal: the name is enough
         name = re.search(r"'name': '(\w+)'", literal)
         return [(name[1], {})] if name else []
+
+
+def _calls_in_code(code: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """The calls of a code step, as reflex writes them."""
+    calls: list[tuple[str, Mapping[str, Any]]] = []
+    for tool, arguments, member, final in _CODE_CALL.findall(code):
+        calls.append((tool or member or final, ast.literal_eval(arguments) if tool else {}))
+    return calls
 
 
 def _read_thought(scene: Scene, text: str) -> str:
@@ -240,7 +310,8 @@ def _read_error(scene: Scene, text: str, meant: str, *, alone: bool) -> None:
     if alone:
         scene.steps += 1
     named = _FAILED_TOOL.match(text)
-    tool = next((group for group in named.groups() if group), meant) if named else meant
+    latest = scene.calls[-1].tool if scene.calls and scene.calls[-1].step == scene.steps else meant
+    tool = next((group for group in named.groups() if group), meant) if named else latest
     if tool and tool != "final_answer" and tool not in scene.failed:
         scene.failed.append(tool)
 
@@ -250,7 +321,11 @@ def _read_observation(scene: Scene, text: str) -> None:
     if _STUB.match(text) or any(call.step == scene.steps and call.tool == "final_answer" for call in scene.calls):
         return
     found = parse(text)
-    if not found:
+    called = [call.tool for call in scene.calls if call.step == scene.steps]
+    scene.failed += [name for name in _MEMBER_FAILED.findall(text) if name in called and name not in scene.failed]
+    if scene.members:  # what a member says outside of the grammar is not carried on
+        found = [f for f in found if f.kind != "nothing"]
+    elif not found:
         lines = [quoted(line, _RESULT_CHARS) for line in text.splitlines()]
         found = [Finding(RESULT, line) for line in lines if line][:_RESULT_LINES]
     for finding in found:

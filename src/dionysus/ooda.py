@@ -1,0 +1,126 @@
+"""One OODA cycle over a folder, on the record: a manager and its three faculties answer a question."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dionysus.agents.faculties import Faculty, MetacognitionAgent, PerceptionAgent, ReasoningAgent
+from dionysus.agents.managed import ManagedMetacognitionAgent, ManagedPerceptionAgent, ManagedReasoningAgent
+from dionysus.agents.manager import ConsciousnessManager, ooda_task
+from dionysus.agents.tools import Senses
+from dionysus.journal import Frame, recorded_model
+from dionysus.memory.basins import Basins
+from dionysus.recorder import Ending, Recorder
+from dionysus.stores import Store
+from dionysus.stores.contract import Memory, Status, Usage
+from dionysus.watching import Watch
+
+SomeFaculty = TypeVar("SomeFaculty", bound=Faculty)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A run of one agent that an answer rests on."""
+
+    agent: str
+    trace_id: str
+    at_step: int | None
+    """The manager's step that called it; None: the manager itself."""
+    status: Status
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """What a question came to."""
+
+    text: str
+    status: Status
+    run_id: str
+    trace_id: str
+    """The manager's."""
+    sources: tuple[Source, ...]
+    """The traces of manager and members, in the order of their calls."""
+    memories: tuple[Memory, ...]
+    """What was recalled."""
+    error: str | None = None
+    model_calls: int = 0
+    usage: Usage = field(default_factory=Usage)
+    prompt_chars: int = 0
+    """Characters that were sent over all model calls."""
+    chars_saved: int = 0
+    """Characters that pruning kept out, summed over all prompts."""
+    seconds: float = 0.0
+
+
+class Mind:
+    """Answers questions, one cycle each."""
+
+    def __init__(
+        self,
+        store: Store,
+        recorder: Recorder,
+        watch: Watch,
+        *,
+        basins: Basins,
+        planning: bool,
+        clock: Callable[[], datetime],
+        new_suffix: Callable[[], str],
+    ) -> None:
+        self._store, self._recorder, self._watch = store, recorder, watch
+        self._basins, self._planning = basins, planning
+        self._clock, self._new_suffix = clock, new_suffix
+
+    def ask(
+        self, question: str, watch: Path, model: Any, *, git: bool, on_start: Callable[[str, str], None] | None
+    ) -> Answer:
+        """See `Runtime.ask`."""
+        look = self._watch.look(watch, git=git)
+        run_id = f"ask-{self._new_suffix()}"
+        with self._store.transaction():
+            frame = self._recorder.claim(run_id, "consciousness_manager")
+        if on_start is not None:
+            on_start(look.place, str(getattr(model, "model_id", "")))
+        senses = self._watch.senses(look, run_id, frame)
+        try:
+            manager = self._manager(senses, frame, model)
+            ending = self._recorder.run(frame, manager, ooda_task(question), place=look.place)
+        finally:
+            self._basins.close(senses.basin_id)
+        return self._answer(frame, ending, senses)
+
+    def _manager(self, senses: Senses, frame: Frame, model: Any) -> ConsciousnessManager:
+        if not getattr(model, "is_reflex", False):
+            senses.thinker = recorded_model(model, frame, within_tool=True)
+        planned: dict[str, Any] = {} if self._planning else {"planning_interval": None}
+
+        def build(kind: type[SomeFaculty]) -> SomeFaculty:
+            return kind(kind.tools_over(senses), model, **planned)
+
+        members = [
+            ManagedPerceptionAgent(lambda: build(PerceptionAgent)),
+            ManagedReasoningAgent(lambda: build(ReasoningAgent)),
+            ManagedMetacognitionAgent(lambda: build(MetacognitionAgent)),
+        ]
+        return ConsciousnessManager(members, model, **planned)
+
+    def _answer(self, frame: Frame, ending: Ending, senses: Senses) -> Answer:
+        traces = sorted(self._store.records.traces(run_id=frame.run.id, limit=1000), key=lambda t: t.started_at)
+        spent = frame.run.spent
+        return Answer(
+            text=str(ending.output) if ending.output is not None else "",
+            status=ending.status,
+            run_id=frame.run.id,
+            trace_id=frame.trace_id,
+            sources=tuple(
+                Source(agent=t.agent_name, trace_id=t.id, at_step=t.parent_step, status=t.status) for t in traces
+            ),
+            memories=tuple(senses.recalled.values()),
+            error=ending.error,
+            model_calls=spent.model_calls,
+            usage=spent.usage,
+            prompt_chars=spent.prompt_chars,
+            chars_saved=spent.chars_saved,
+            seconds=(self._clock() - senses.now).total_seconds(),
+        )
