@@ -7,9 +7,9 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks import beat, overhead
+from benchmarks import beat, managed, overhead
 
-BENCHMARKS = {"beat": beat, "overhead": overhead}
+BENCHMARKS = {"beat": beat, "managed": managed, "overhead": overhead}
 
 
 def main() -> None:
@@ -19,7 +19,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--short", action="store_true", help="a minute at most")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--data", type=Path, help="beat: a folder to look at instead of made-up files")
+    parser.add_argument(
+        "--data", type=Path, help="beat, managed: a folder to look at; overhead: a text of observations"
+    )
     chosen = parser.parse_args()
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     figures = {

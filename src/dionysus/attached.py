@@ -35,6 +35,8 @@ class RecordedRun:
     usage: Usage
     """Input, cached and output tokens, and money where the price is known."""
     model_calls: int
+    prompt_chars: int
+    """Characters that were sent over all model calls."""
     error: str | None = None
     """Why there is no final answer of its own: the steps were used up."""
     tokens_saved: int = 0
@@ -159,6 +161,7 @@ class Attached:
             status=ending.status,
             usage=spent.usage,
             model_calls=spent.model_calls,
+            prompt_chars=spent.prompt_chars,
             error=ending.error,
             tokens_saved=spent.tokens_saved,
             _frame=frame,

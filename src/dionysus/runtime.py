@@ -2,7 +2,8 @@
 
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +11,7 @@ from typing import Any, get_args
 
 from smolagents import MultiStepAgent
 
+from dionysus.agents.tools import Senses
 from dionysus.attached import Attached, RecordedRun, RecordedStream
 from dionysus.callbacks.pruning import Rule
 from dionysus.callbacks.registry import CallbackRegistry
@@ -70,7 +72,7 @@ class Runtime:
         self._recorder = Recorder(
             self._store, self.settings, memory=self.memory, basins=self.basins, secrets=self._secrets, clock=clock
         )
-        watch = Watch(
+        self._watch = watch = Watch(
             self._store,
             memory=self.memory,
             basins=self.basins,
@@ -178,6 +180,21 @@ class Runtime:
         """
         asked = checked_text("question", question)
         return self._mind.ask(asked, Path(watch), self.model, git=git, on_start=on_start)
+
+    @contextmanager
+    def senses(self, watch: str | Path = ".", *, git: bool = True) -> Iterator[Senses]:
+        """What the agents' tools work with, over a folder.
+
+        `PerceptionAgent(PerceptionAgent.tools_over(senses), runtime.model)` is an agent that runs alone.
+
+        Raises:
+            WatchError: The folder cannot be observed.
+        """
+        senses = self._watch.senses(self._watch.look(Path(watch), git=git), f"look-{self._new_suffix()}")
+        try:
+            yield senses
+        finally:
+            self.basins.close(senses.basin_id)
 
     def attach(self, agent: MultiStepAgent, *, pruning: Rule = "off") -> Attached:
         """Any smolagents agent, with its managed agents, on the record: `attach(agent).run(task)`.

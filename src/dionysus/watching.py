@@ -82,7 +82,7 @@ class Watch:
             newly_due=[g for g in self._goals.due(began) if seen is None or _became_due(g, seen.started_at, began)],
         )
 
-    def senses(self, look: Look, episode: str, frame: Frame) -> Senses:
+    def senses(self, look: Look, episode: str, frame: Frame | None = None) -> Senses:
         """What the tools of an episode work with; opens a basin for its memories."""
         return Senses(
             view=look.view,

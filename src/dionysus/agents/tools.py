@@ -49,7 +49,8 @@ class Senses:
     models: MentalModels
     basin_id: int
     """Where its memories lie."""
-    frame: Frame
+    frame: Frame | None = None
+    """The run that memories are linked to."""
     thinker: Model | None = None
     """The LLM for synthesis; None: extractive."""
     captured: dict[str, str] = field(default_factory=dict)
@@ -201,8 +202,8 @@ class MosaeicCapture(_BeatTool):
             at=s.now,
             place=s.place,
             basin_id=s.basin_id,
-            run_id=s.frame.run.id,
-            step=s.frame.step_number,
+            run_id=s.frame.run.id if s.frame else None,
+            step=s.frame.step_number if s.frame else None,
         )
         return str(Finding("captured", f"{s.episode} kept as a memory ({len(text)} characters)"))
 
