@@ -18,6 +18,8 @@ class Played:
     """Tool calls in turn: {"name": …, "arguments": {…}}; {"text": …} where code is asked for; or {"status": 500}; or
     {"raw": …} for a body as it is."""
     report_usage: bool = True
+    breaks_off: bool = False
+    """Streams end in their middle."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     reported: list[dict[str, Any]] = field(default_factory=list)
     """The usage of each answer."""
@@ -34,12 +36,38 @@ def openai_server(actions: Sequence[dict[str, Any]], *, report_usage: bool = Tru
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             played.requests.append(body)
             status, answer = _answer(played, body)
+            if body.get("stream") and status == 200 and not isinstance(answer, bytes):
+                return self.send_events(answer)
             data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+
+        def send_events(self, answer: dict[str, Any]) -> None:
+            """The answer in pieces of eight characters, then its usage, as server-sent events."""
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            whole = answer["choices"][0]["message"]
+            text = whole.get("content") or ""
+            deltas = [{"content": text[i : i + 8]} for i in range(0, len(text), 8)]
+            calls = enumerate(whole.get("tool_calls") or ())
+            deltas += [{"tool_calls": [{"index": i, **call}]} for i, call in calls]
+            head = {k: answer[k] for k in ("id", "model", "created")} | {"object": "chat.completion.chunk"}
+            events: list[dict[str, Any]] = [
+                {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas
+            ]
+            if answer.get("usage"):
+                events.append({**head, "choices": [], "usage": answer["usage"]})
+            if played.breaks_off:
+                events = events[: len(events) // 2]
+                self.send_header("Content-Length", "1000000")
+            self.end_headers()
+            for event in events:
+                self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
+            if not played.breaks_off:
+                self.wfile.write(b"data: [DONE]\n\n")
 
         def log_message(self, format: str, *args: Any) -> None:
             """Nothing on standard error."""

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from dionysus.words import stems
 
-_WINDOW = 12
+_WINDOW = 10
 """Turns looked at, so that the cost of an assessment does not grow with the run, and old turns hide no new trouble."""
 _READ_CHARS = 1_000
 """Characters of an observation whose terms are looked at."""

@@ -34,8 +34,10 @@ from conftest import Clock
 from dionysus import Runtime
 from dionysus.errors import BadInput, CallbackFailed, RunInterrupted, ToolRefused
 from dionysus.journal import ToolEvent
+from dionysus.models import open_model
 from dionysus.models.scripted import ScriptedModel
 from dionysus.traces.service import FullTrace
+from openai_server import openai_server
 
 KEY = "sk-proj-" + "a1B2" * 8
 _IWMT = re.compile(r"\\n\\n\[IWMT\] Coherence: [^'\"]*?(?=['\"]\})")
@@ -662,3 +664,29 @@ def test_a_plain_run_is_untouched(runtime: Runtime) -> None:
     before = dict(vars(agent))
     runtime.attach(agent).run("the task")
     assert {k: v for k, v in vars(agent).items() if v is not before[k]} == {}
+
+
+def test_streams_over_http_count_what_the_server_reported(runtime: Runtime) -> None:
+    turns = [{"name": "add", "arguments": {"a": 1, "b": 2}}, {"name": "final_answer", "arguments": {"answer": "three"}}]
+    with openai_server(turns) as server:
+        model = open_model("openai:test", api_base=server.url)
+        agent = ToolCallingAgent([add], model, stream_outputs=True, planning_interval=2, verbosity_level=LogLevel.OFF)
+        result = runtime.attach(agent).run("the task")
+        assert result.output == "three"
+        assert all(request["stream"] for request in server.requests)
+        assert result.usage.input_tokens == sum(u["prompt_tokens"] for u in server.reported)
+        cached = sum(u["prompt_tokens_details"]["cached_tokens"] for u in server.reported)
+        assert result.usage.cached_tokens == cached > 0
+        assert not result.usage.estimated
+
+
+def test_a_stream_that_breaks_off_is_an_error_that_says_so(runtime: Runtime) -> None:
+    with openai_server([{"text": "Thought: a long one, and never an end to it"}]) as server:
+        server.breaks_off = True
+        model = open_model("openai:test", api_base=server.url)
+        agent = CodeAgent([add], model, stream_outputs=True, verbosity_level=LogLevel.OFF)
+        with pytest.raises(Exception, match=r"peer closed connection|broke off in the middle"):
+            runtime.attach(agent).run("the task", run_id="r1")
+    full = runtime.traces.get_trace("r1")
+    assert full.trace.status == "error"
+    assert "ModelError" in str(full.steps[0].model_calls[0].error)

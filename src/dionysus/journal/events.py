@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Any, Literal, Protocol
 
 from dionysus.journal.secrets import Secrets
@@ -55,7 +56,7 @@ class Journal:
         run_id: str,
         kind: Kind,
         position: str,
-        body: Mapping[str, Any],
+        body: dict[str, Any],
         *,
         secrets: Secrets,
         digest: str | None = None,
@@ -81,7 +82,7 @@ class Journal:
                         position=position,
                         at=self.clock(),
                         digest=digest,
-                        body=secrets.hide_in_plain(dict(body)),
+                        body=secrets.hide_in_plain(body),
                     )
                     self._records.append(event)
                     if self._project is not None:
@@ -142,28 +143,25 @@ class Message:
     digest: str
     chars: int
     """Characters of text."""
+    raw: tuple[str, Any]
+    """What an equal message has as role and content; of images, what is written of them, so that none is equal."""
 
     @classmethod
-    def of(cls, message: Any) -> "Message":
-        """Reads one of smolagents' messages, whichever form it has."""
-        role, content = _role_and_content(message)
+    def of(cls, role: str, content: Any) -> "Message":
+        """Reads a message."""
         written = {"role": role, "content": plain(content)}
         parts = [{"text": content}] if isinstance(content, str) else written["content"] or []
         chars = sum(len(part.get("text") or "") for part in parts if isinstance(part, dict))
-        return cls(written, digest_of(written), chars)
-
-    def is_like(self, message: Any) -> bool:
-        """Whether a message would be written just so; not told for images and other objects."""
-        role, content = _role_and_content(message)
-        return bool(self.plain["role"] == role and type(content) in (str, list) and self.plain["content"] == content)
+        return cls(written, digest_of(written), chars, (role, written["content"]))
 
 
-def _role_and_content(message: Any) -> tuple[str, Any]:
+def role_and_content(message: Any) -> tuple[str, Any]:
+    """Of one of smolagents' messages, whichever form it has."""
     if isinstance(message, dict):
         role, content = message["role"], message["content"]
     else:
         role, content = message.role, message.content
-    return str(getattr(role, "value", role)), content
+    return (role.value if isinstance(role, Enum) else str(role)), content
 
 
 def _png(image: Any) -> str:

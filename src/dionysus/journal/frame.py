@@ -16,7 +16,7 @@ from smolagents import ActionStep, ChatMessage, MultiStepAgent, PlanningStep
 from smolagents.utils import AgentMaxStepsError
 
 from dionysus.errors import RunAborted, RunInterrupted, StoreError, ToolRefused
-from dionysus.journal.events import Journal, Kind, Message, digest_of, plain
+from dionysus.journal.events import Journal, Kind, Message, digest_of, plain, role_and_content
 from dionysus.journal.secrets import Secrets
 from dionysus.stores.contract import Event, Status, StepType, Usage
 
@@ -321,7 +321,8 @@ class Frame:
             raise
         self._hide(answer)
         written = {"answer": _plain_answer(answer), "usage": _usage(usage)}
-        event = self._write("model_called", position, {**body, **written}, digest=digest)
+        # On disk with the next call that cannot be undone: a killed process loses nothing, a power cut this answer.
+        event = self._write("model_called", position, {**body, **written}, digest=digest, durable=False)
         self.model_error = None
         self._prompts[kind] = prompt, event.seq
         self._count(usage, chars=chars, pruned=self.pruned_chars)
@@ -355,10 +356,12 @@ class Frame:
         What is equal is neither read nor written again: cost and journal grow linearly with the steps.
         """
         read = self._prompts.get(kind, ([], None))[0][: len(messages)]
-        same = 0
-        while same < len(read) and read[same].is_like(messages[same]):
-            same += 1
-        return [*read[:same], *map(Message.of, messages[same:])], same
+        raw = [role_and_content(message) for message in messages]
+        before = [message.raw for message in read]
+        same = len(read)
+        if before != raw[:same]:  # one comparison tells it of most prompts, which only grow
+            same = next(i for i, (old, new) in enumerate(zip(before, raw, strict=False)) if old != new)
+        return [*read[:same], *(Message.of(role, content) for role, content in raw[same:])], same
 
     def _hide(self, message: ChatMessage) -> None:
         message.content = self.run.secrets.hide_in(message.content)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from smolagents import ChatMessage, Model, Tool, ToolCallingAgent
+from smolagents import ChatMessage, FinalAnswerTool, Model, Tool, ToolCallingAgent
 from smolagents.models import ChatMessageStreamDelta, agglomerate_stream_deltas
 
 from dionysus.errors import ToolRefused
@@ -99,7 +99,7 @@ def _use(tool: Tool, frame: Frame, signature: inspect.Signature | None, *args: A
             tool.setup()
         return tool.forward(*restore(list(args)), **restore(kwargs))
 
-    idempotent = bool(getattr(tool, "idempotent", False))
+    idempotent = isinstance(tool, FinalAnswerTool) or bool(getattr(tool, "idempotent", False))
     try:
         return frame.tool_call(tool.name, _named(signature, args, kwargs), call, idempotent=idempotent)
     except ToolRefused as refused:

@@ -37,6 +37,8 @@ _PLACEHOLDER = re.compile(r"<secret:[a-z-]+:[\w-]+>")
 _SHORTEST = 8
 """Shorter values of environment variables are not taken for secrets: they would hit ordinary words."""
 
+_as_json = json.JSONEncoder().encode
+
 
 def named_secrets(environment: Mapping[str, str]) -> list[str]:
     """Values of the environment variables whose names say that they are secret."""
@@ -54,7 +56,7 @@ class Secrets:
         """
         self._tag = tag
         self._known = sorted({value for value in known if value}, key=len, reverse=True)
-        self._known_as_json = [json.dumps(value)[1:-1] for value in self._known]
+        self._hints = (*_HINTS, *(_as_json(value)[1:-1] for value in self._known))
         self._placeholders: dict[str, str] = {}
         self._values: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -80,9 +82,10 @@ class Secrets:
 
     def hide_in_plain(self, value: Any) -> Any:
         """`hide_in`, quick where there is nothing to hide: one look at the whole value as JSON."""
-        text = json.dumps(value)
-        if any(hint in text for hint in _HINTS) or any(known in text for known in self._known_as_json):
-            return self.hide_in(value)
+        text = _as_json(value)
+        for hint in self._hints:
+            if hint in text:
+                return self.hide_in(value)
         return value
 
     def restore_in(self, value: Any) -> Any:

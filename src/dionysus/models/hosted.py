@@ -1,13 +1,38 @@
 """Models behind an OpenAI-compatible endpoint: OpenAI, Ollama, vLLM, LM Studio, OpenRouter, llama.cpp …"""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
 from smolagents import ChatMessage, OpenAIModel
-from smolagents.models import MessageRole, TokenUsage, remove_content_after_stop_sequences
+from smolagents.models import (
+    ChatMessageStreamDelta,
+    ChatMessageToolCallStreamDelta,
+    MessageRole,
+    TokenUsage,
+    remove_content_after_stop_sequences,
+)
 
 from dionysus.errors import MissingExtra, ModelError
+
+_TRANSPORTS = ("httpx", "httpx2", "httpcore", "httpcore2")
+"""What the openai package talks through, in one version or another; it passes on what breaks within a stream."""
+
+
+class CachedUsage(TokenUsage):
+    """smolagents' usage, with the tokens that came from the provider's prefix cache."""
+
+    cached_tokens: int = 0
+
+    @classmethod
+    def of(cls, usage: Any) -> "CachedUsage":
+        """Of what an endpoint reports."""
+        made = cls(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens)
+        details = getattr(usage, "prompt_tokens_details", None)
+        made.cached_tokens = getattr(details, "cached_tokens", None) or 0
+        return made
 
 
 class HostedModel(OpenAIModel):
@@ -63,12 +88,61 @@ class HostedModel(OpenAIModel):
             token_usage=usage and TokenUsage(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens),
         )
 
+    def generate_stream(
+        self,
+        messages: list[ChatMessage],
+        stop_sequences: list[str] | None = None,
+        response_format: dict[str, str] | None = None,
+        tools_to_call_from: list[Any] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatMessageStreamDelta]:
+        """One chat completion, piece by piece; the last piece has the usage, cached tokens included.
+
+        Raises:
+            ModelError: As `generate`; also in the middle of the answer.
+        """
+        request = self._prepare_completion_kwargs(
+            messages=messages,
+            stop_sequences=stop_sequences,
+            response_format=response_format,
+            tools_to_call_from=tools_to_call_from,
+            model=self.model_id,
+            custom_role_conversions=self.custom_role_conversions,
+            convert_images_to_image_urls=True,
+            **kwargs,
+        )
+        self._apply_rate_limit()
+        with self._errors_named():
+            stream = self.retryer(
+                self.client.chat.completions.create, **request, stream=True, stream_options={"include_usage": True}
+            )
+            for event in stream:
+                if getattr(event, "usage", None):
+                    yield ChatMessageStreamDelta(content="", token_usage=CachedUsage.of(event.usage))
+                delta = event.choices[0].delta if getattr(event, "choices", None) else None
+                if delta is not None:
+                    yield ChatMessageStreamDelta(
+                        content=delta.content,
+                        tool_calls=[
+                            ChatMessageToolCallStreamDelta(
+                                index=call.index, id=call.id, type=call.type, function=call.function
+                            )
+                            for call in delta.tool_calls or ()
+                        ]
+                        or None,
+                    )
+
     def _call(self, request: dict[str, Any]) -> Any:
+        with self._errors_named():
+            return self.retryer(self.client.chat.completions.create, **request)
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
         from openai import APIConnectionError, APIStatusError, APITimeoutError, OpenAIError
 
         where = f"the endpoint {self.price_url} of {self.model_id!r}"
         try:
-            return self.retryer(self.client.chat.completions.create, **request)
+            yield
         except APITimeoutError as error:
             raise ModelError(
                 f"{where} did not answer in time; raise DIONYSUS_MODEL_TIMEOUT_S, or look at it"
@@ -81,6 +155,10 @@ class HostedModel(OpenAIModel):
             raise ModelError(
                 f"{where} sent no completion: {_first_line(str(error))}; is it OpenAI-compatible?"
             ) from error
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] not in _TRANSPORTS:
+                raise
+            raise ModelError(f"{where} broke off in the middle of its answer: {_first_line(str(error))}") from error
 
 
 def _first_line(text: str) -> str:
