@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import dionysus
+from openai_server import openai_server
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
@@ -38,7 +39,9 @@ def test_the_version_is_the_projects() -> None:
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
 def test_examples_run_and_are_short(example: Path, tmp_path: Path) -> None:
     assert len(example.read_text().splitlines()) < 60
-    assert run(sys.executable, str(example), cwd=tmp_path)
+    with openai_server([{"text": "<code>\nfinal_answer('Oslo')\n"}] * 9) as server:
+        arguments = [server.url, "test"] if "endpoint" in example.name else []
+        assert run(sys.executable, str(example), *arguments, cwd=tmp_path)
 
 
 def blocks() -> list[tuple[str, str]]:
