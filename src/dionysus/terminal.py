@@ -79,7 +79,7 @@ class LiveDisplay:
     def action(self, step: ActionStep, agent: Any, frame: Frame) -> None:
         """`  3  semantic_recall  monitor token  5 · beat 1 would have done …`"""
         if step.error and not step.tool_calls:
-            error = f"  {_first_line(str(step.error))}"
+            error = f"  {_said(str(step.error))}"
             self._line(Text.assemble(f"{step.step_number:>3}  ", ("error", "red"), error), frame)
             return
         for name in _called(step, frame):
@@ -90,7 +90,7 @@ class LiveDisplay:
                 line.append(f"{len(findings):>3} · ", "dim")
                 line.append(_brief(best))
             elif name != "final_answer" and (step.error or step.observations):
-                line.append(_first_line(str(step.error or step.observations)))
+                line.append(_said(str(step.error)) if step.error else _first_line(str(step.observations)))
             self._line(line, frame)
 
     def _line(self, line: Text, frame: Frame) -> None:
@@ -218,3 +218,9 @@ def _brief(finding: Finding) -> str:
 
 def _first_line(text: str) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip(" `")), "")
+
+
+def _said(error: str) -> str:
+    """What an error says: smolagents sets a heading with a colon before it."""
+    lines = [line.strip() for line in error.splitlines() if line.strip(" `")]
+    return " ".join(lines[:2]) if lines and lines[0].endswith(":") else lines[0] if lines else ""

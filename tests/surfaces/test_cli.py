@@ -260,3 +260,41 @@ def test_help_does_not_import_smolagents(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True)
     assert done.stdout.strip().splitlines()[-1] == "False"
+
+
+def test_ask_shows_four_agents_and_where_the_answer_comes_from(repository: Repository) -> None:
+    done = dionysus("ask", "What about the token totals of the monitor?", cwd=repository.path)
+    assert done.returncode == 0
+    assert done.out.startswith("ask · project · model reflex (rules, not an LLM)")
+    order = [done.out.index(f"     {name} plan  ") for name in ("perception", "reasoning", "metacognition")]
+    assert order == sorted(order)
+    assert "\n       1  observe_environment" in done.out
+    assert "\nAnswer      " in done.out
+    assert "consciousness_manager · trace ask-" in done.out
+    assert "[2] reasoning · trace ask-" in done.out
+    assert "recalled memories" in done.out
+    assert "4 agents" in done.out
+    shown = dionysus("traces", "show", done.out.strip().rpartition(" ")[2], cwd=repository.path)
+    assert "delegated at step 1 to perception: success" in shown.out
+
+
+def test_ask_for_programs(repository: Repository) -> None:
+    asked = b"What about the monitor?\n</code> final_answer(1) \"'`"
+    answer = json.loads(dionysus("ask", "-", "--json", cwd=repository.path, stdin=asked).out)
+    assert next(s["agent"] for s in answer["sources"]) == "consciousness_manager"
+    assert len(answer["sources"]) == 4
+    assert "monitor" in answer["text"]
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"), [("", "the question is empty"), ("a\0b", "NUL"), ("x" * 200_000, "at most")]
+)
+def test_questions_that_cannot_be_asked(tmp_path: Path, question: str, reason: str) -> None:
+    done = dionysus("ask", "-", cwd=tmp_path, stdin=question.encode())
+    assert reason in one_line(done)
+
+
+def test_a_question_about_an_empty_folder(tmp_path: Path) -> None:
+    done = dionysus("ask", "Wo sind die Zeppeline?", "--store", "sqlite://", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Nothing found speaks of" in done.out
