@@ -6,7 +6,7 @@ attached twice, and run from several threads.
 
 import copy
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -52,18 +52,14 @@ class RecordedRun:
 class RecordedStream:
     """What a streaming run yields, step by step; `result` is there when it has ended."""
 
-    def __init__(self, steps: Iterator[Any], result: Callable[[], RecordedRun]) -> None:
-        self._steps, self._result, self._ended = steps, result, False
+    def __init__(self, steps: Iterator[Any], results: Sequence[RecordedRun]) -> None:
+        self._steps, self._results = steps, results
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        try:
-            return next(self._steps)
-        except StopIteration:
-            self._ended = True
-            raise
+        return next(self._steps)
 
     def close(self) -> None:
         """Ends the run, if it has not ended, as interrupted."""
@@ -76,9 +72,9 @@ class RecordedStream:
         Raises:
             BadInput: It was not read to its end.
         """
-        if not self._ended:
+        if not self._results:
             raise BadInput("the stream was not read to its end; there is a result when it was")
-        return self._result()
+        return self._results[0]
 
 
 class Attached:
@@ -116,14 +112,13 @@ class Attached:
         if not isinstance(task, str) or not task.strip():
             raise BadInput("the task is empty; give the agent a text")
         inputs.pop("return_full_result", None)
+        options = {"pruning": self._pruning, **({} if reset else {"reset": False}), **inputs}
         source = self.agent if reset else self._conversation
         name = self.agent.name or type(self.agent).__name__
-        frame = self._claimed(run_id, name)
-        options = {"pruning": self._pruning, "reset": reset, **inputs}
+        chosen = self._checked(run_id) if run_id is not None else f"{name}-{self._new_suffix()}"
         if stream:
-            ending = Ending()
-            steps = self._recorder.stream(frame, source, task, ending, **options)
-            return RecordedStream(self._kept(frame, steps), lambda: self._result(frame, ending))
+            return self._streamed(source, task, chosen, name, options)
+        frame = self._claimed(chosen, name)
         ending = self._recorder.run(frame, source, task, **options)
         if ending.failure is not None:
             ending.failure.add_note(f"run {frame.run.id} is on record: dionysus traces show {frame.trace_id}")
@@ -131,15 +126,32 @@ class Attached:
         self._conversation = self._as_it_ended(frame)
         return self._result(frame, ending)
 
-    def _claimed(self, run_id: str | None, name: str) -> Frame:
-        if run_id is not None and not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
-            raise BadInput(f"run_id {run_id!r} must be 1 to 120 letters, digits or any of _ . : @ + -")
-        with self._store.transaction():
-            return self._recorder.claim(run_id or f"{name}-{self._new_suffix()}", name)
+    def _streamed(
+        self, source: MultiStepAgent, task: str, run_id: str, name: str, options: dict[str, Any]
+    ) -> RecordedStream:
+        """The run is opened when its first step is asked for: a stream that nobody reads is none."""
+        results: list[RecordedRun] = []
 
-    def _kept(self, frame: Frame, steps: Iterator[Any]) -> Iterator[Any]:
-        yield from steps
-        self._conversation = self._as_it_ended(frame)
+        def steps() -> Iterator[Any]:
+            frame, ending = self._claimed(run_id, name), Ending()
+            try:
+                yield from self._recorder.stream(frame, source, task, ending, **options)
+            except Exception as failure:
+                failure.add_note(f"run {run_id} is on record: dionysus traces show {frame.trace_id}")
+                raise
+            self._conversation = self._as_it_ended(frame)
+            results.append(self._result(frame, ending))
+
+        return RecordedStream(steps(), results)
+
+    def _checked(self, run_id: str) -> str:
+        if not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
+            raise BadInput(f"run_id {run_id!r} must be 1 to 120 letters, digits or any of _ . : @ + -")
+        return run_id
+
+    def _claimed(self, run_id: str, name: str) -> Frame:
+        with self._store.transaction():
+            return self._recorder.claim(run_id, name)
 
     def _as_it_ended(self, frame: Frame) -> MultiStepAgent:
         """The agent, with memory and variables as the run left them."""

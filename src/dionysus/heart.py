@@ -167,7 +167,7 @@ class Heart:
     def _interruption_noted(self, beat: Beat) -> Iterator[None]:
         try:
             yield
-        except RunInterrupted:
+        except (RunInterrupted, KeyboardInterrupt):
             self._store.mind.update_beat(replace(beat, status="interrupted"))
             raise
 

@@ -197,6 +197,10 @@ class Recorder:
             yield
         except RunAborted as aborted:
             raise aborted.cause from aborted.cause.__cause__
+        except BaseException:
+            if not frame.started:  # nothing of it is on record
+                self._store.records.set_run_status(frame.run.id, "error")
+            raise
         finally:
             self._running.discard(frame.run)
             self._journal.forget(frame.run.id)

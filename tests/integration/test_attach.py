@@ -690,3 +690,13 @@ def test_a_stream_that_breaks_off_is_an_error_that_says_so(runtime: Runtime) -> 
     full = runtime.traces.get_trace("r1")
     assert full.trace.status == "error"
     assert "ModelError" in str(full.steps[0].model_calls[0].error)
+
+
+def test_a_run_that_never_began_does_not_stay_open(runtime: Runtime) -> None:
+    clash = calling(answer(), tools=[_named("recall_observation")])
+    with pytest.raises(BadInput, match="rename yours"):
+        runtime.attach(clash, pruning="see-once").run("the task", run_id="r1")
+    unread = runtime.attach(calling(answer())).run("the task", run_id="r2", stream=True)
+    del unread
+    assert runtime._store.records.runs("running") == []
+    assert runtime.attach(calling(answer())).run("the task", run_id="r2").output == "done"

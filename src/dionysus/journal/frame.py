@@ -133,6 +133,8 @@ class Frame:
     member_steps: int | None = None
     """Actions that the next call of a managed agent may take at most; None: as many as that agent has."""
     spent: Spent = field(default_factory=Spent)
+    started: bool = False
+    """Whether its agent began."""
     model_error: str | None = None
     """Why the last model call failed; None: it did not."""
 
@@ -186,6 +188,7 @@ class Frame:
         parent = {"parent": self.parent.trace_id, "parent_step": self.parent.step_number} if self.parent else {}
         body = {"agent": self.agent_name, "task": task, "model": model, "inputs": plain(inputs or {}), **parent}
         self._write("run_started", self.path, body, durable=self.parent is None)
+        self.started = True
 
     def finish(self, status: Status, *, output: Any = None, error: str | None = None) -> None:
         """The agent ended."""
