@@ -4,7 +4,6 @@ The agent itself is left as it was: `agent.run()` stays bare. Each run works on 
 attached twice, and run from several threads.
 """
 
-import copy
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from smolagents import MultiStepAgent
 from dionysus.callbacks.pruning import Rule, prunable_tokens
 from dionysus.errors import BadInput
 from dionysus.journal import Frame
-from dionysus.recorder import Ending, Recorder
+from dionysus.recorder import Ending, Recorder, as_it_ended
 from dionysus.stores import Store
 from dionysus.stores.contract import Status, Usage
 
@@ -115,7 +114,7 @@ class Attached:
         options = {"pruning": self._pruning, **({} if reset else {"reset": False}), **inputs}
         source = self.agent if reset else self._conversation
         name = self.agent.name or type(self.agent).__name__
-        chosen = self._checked(run_id) if run_id is not None else f"{name}-{self._new_suffix()}"
+        chosen = self._checked(run_id) if run_id is not None else self._recorder.new_id(name, self._new_suffix)
         if stream:
             return self._streamed(source, task, chosen, name, options)
         frame = self._claimed(chosen, name)
@@ -123,7 +122,7 @@ class Attached:
         if ending.failure is not None:
             ending.failure.add_note(f"run {frame.run.id} is on record: dionysus traces show {frame.trace_id}")
             raise ending.failure
-        self._conversation = self._as_it_ended(frame)
+        self._conversation = as_it_ended(self.agent, frame)
         return self._result(frame, ending)
 
     def _streamed(
@@ -139,7 +138,7 @@ class Attached:
             except Exception as failure:
                 failure.add_note(f"run {run_id} is on record: dionysus traces show {frame.trace_id}")
                 raise
-            self._conversation = self._as_it_ended(frame)
+            self._conversation = as_it_ended(self.agent, frame)
             results.append(self._result(frame, ending))
 
         return RecordedStream(steps(), results)
@@ -152,17 +151,6 @@ class Attached:
     def _claimed(self, run_id: str, name: str) -> Frame:
         with self._store.transaction():
             return self._recorder.claim(run_id, name)
-
-    def _as_it_ended(self, frame: Frame) -> MultiStepAgent:
-        """The agent, with memory and variables as the run left them."""
-        ran = frame.agent
-        assert ran is not None
-        going_on = copy.copy(self.agent)
-        going_on.memory, going_on.state = ran.memory, ran.state
-        if hasattr(self.agent, "python_executor"):
-            executor = ran.python_executor
-            going_on.python_executor = getattr(executor, "inner", executor)
-        return going_on
 
     def _result(self, frame: Frame, ending: Ending) -> RecordedRun:
         spent = frame.run.spent

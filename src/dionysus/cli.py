@@ -1,8 +1,10 @@
 """The command line: parses, calls the runtime, prints. No logic; heavy imports only where a command needs them."""
 
+import errno
 import io
 import json
 import logging
+import os
 import signal
 import sys
 from dataclasses import asdict
@@ -93,7 +95,7 @@ def beat(
             _print_json(asdict(report))
         else:
             reflex = bool(getattr(runtime.model, "is_reflex", False))
-            print_report(out, report, reflex=reflex, command=sys.argv[0] if _is_kept(runtime) else None)
+            print_report(out, report, reflex=reflex, command=_command() if _is_kept(runtime) else None)
     if report.status not in ("idle", "success", "max_steps"):
         print(f"dionysus: the beat ended with status {report.status}: {report.error}", file=sys.stderr)
         raise typer.Exit(4)
@@ -129,7 +131,7 @@ def ask(
             _print_json(asdict(answer))
         else:
             reflex = bool(getattr(runtime.model, "is_reflex", False))
-            print_answer(out, answer, reflex=reflex, command=sys.argv[0] if _is_kept(runtime) else None)
+            print_answer(out, answer, reflex=reflex, command=_command() if _is_kept(runtime) else None)
     if answer.status not in ("success", "max_steps"):
         print(f"dionysus: the question ended with status {answer.status}: {answer.error}", file=sys.stderr)
         raise typer.Exit(4)
@@ -328,6 +330,12 @@ def main() -> None:
     except DionysusError as error:
         print(f"dionysus: {_printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EPIPE, errno.EIO):
+            raise
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 – what is still buffered has nowhere to go
+        print(f"dionysus: cannot write the output: {error.strerror}; what was done is on record", file=sys.stderr)
+        sys.exit(3)
     except (RunInterrupted, KeyboardInterrupt) as stop:
         print(f"dionysus: stopped ({str(stop) or 'Ctrl-C'}); what was finished is on record", file=sys.stderr)
         sys.exit(130)
@@ -348,6 +356,11 @@ def _runtime(store: str | None, **flags: Any) -> "Runtime":
 def _text(given: str) -> str:
     """The argument, or what standard input holds."""
     return sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if given == "-" else given
+
+
+def _command() -> str:
+    """How this program was called."""
+    return "python -m dionysus" if sys.argv[0].endswith("__main__.py") else sys.argv[0]
 
 
 def _is_kept(runtime: "Runtime") -> bool:

@@ -77,7 +77,7 @@ class Mind:
     ) -> Answer:
         """See `Runtime.ask`."""
         look = self._watch.look(watch, git=git)
-        run_id = f"ask-{self._new_suffix()}"
+        run_id = self._recorder.new_id("ask", self._new_suffix)
         with self._store.transaction():
             frame = self._recorder.claim(run_id, "consciousness_manager")
         if on_start is not None:

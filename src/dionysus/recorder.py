@@ -16,7 +16,7 @@ from typing import Any
 
 from smolagents import ActionStep, LocalPythonExecutor, MultiStepAgent, PlanningStep
 from smolagents.memory import CallbackRegistry as StepCallbacks
-from smolagents.memory import ToolCall
+from smolagents.memory import FinalAnswerStep, ToolCall
 from smolagents.monitoring import Monitor
 from smolagents.remote_executors import RemotePythonExecutor
 from smolagents.utils import AgentMaxStepsError
@@ -27,7 +27,7 @@ from dionysus.callbacks.audit import Audit
 from dionysus.callbacks.basins import basin_activation_callback
 from dionysus.callbacks.flow import river_flow_callback
 from dionysus.callbacks.iwmt import iwmt_coherence_callback
-from dionysus.callbacks.pruning import MemoryPruning, Rule
+from dionysus.callbacks.pruning import MemoryPruning, Rule, steps_of_this_run
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.callbacks.tracing import execution_trace_callback
 from dionysus.errors import BadInput, DionysusError, RunAborted, RunInterrupted
@@ -43,6 +43,8 @@ from dionysus.stores.contract import RunRecord, Status
 from dionysus.traces import Projection
 
 log = logging.getLogger("dionysus")
+_DRAWN = 4
+"""Random ids tried, one of which will be free."""
 RECALL_LINE = (
     "An observation that begins with `[cut N chars; recall_observation(STEP)]` was shown to you before and is kept in "
     "short; recall_observation(STEP) brings the whole text back."
@@ -90,6 +92,11 @@ class Recorder:
         self._holder.release()
 
     # -- running ---------------------------------------------------------------------------------------
+
+    def new_id(self, name: str, new_suffix: Callable[[], str]) -> str:
+        """A run id that is not taken."""
+        tried = [f"{name}-{new_suffix()}" for _ in range(_DRAWN)]
+        return next((drawn for drawn in tried if self._store.records.run(drawn) is None), tried[0])
 
     def claim(self, run_id: str, agent_name: str) -> Frame:
         """Opens a run that this process holds; returns its agent's frame. Call it in the caller's transaction.
@@ -162,7 +169,8 @@ class Recorder:
                 steps = type(agent).run(clone, self._secrets.hide(task), stream=True, **inputs)
                 try:
                     for step in steps:
-                        ending.output = getattr(step, "output", None)
+                        if isinstance(step, FinalAnswerStep):
+                            ending.output = step.output
                         yield step
                 except GeneratorExit:
                     frame.run.stop("the stream was closed")
@@ -222,20 +230,19 @@ class Recorder:
         clone.monitor = Monitor(clone.model, agent.logger)
         tools = dict(agent.tools)
         if rule != "off":
+            if isinstance(getattr(agent, "python_executor", None), RemotePythonExecutor):
+                raise BadInput(f"{frame.agent_name!r} runs code remotely, out of reach of pruning; leave pruning off")
             tools = _with_recall(clone, tools, frame)
         clone.tools = {name: recorded_tool(tool, frame) for name, tool in tools.items()}
         clone.managed_agents = {
             name: self._stand_in(member, frame, pruning=rule, place=place)
             for name, member in agent.managed_agents.items()
         }
-        executor = getattr(agent, "python_executor", None)
-        if isinstance(executor, RemotePythonExecutor):
-            clone.python_executor = RecordedExecutor(executor, frame)
-            clone.tools = tools
-        elif isinstance(executor, LocalPythonExecutor):
-            clone.python_executor = copy.copy(executor)
-            clone.python_executor.state = dict(executor.state)
-            clone.python_executor.custom_tools = dict(executor.custom_tools)
+        if hasattr(agent, "python_executor"):
+            clone.python_executor = _own_executor(agent.python_executor)
+            if clone.python_executor is None:
+                clone.python_executor = RecordedExecutor(agent.python_executor, frame)
+                clone.tools = dict(agent.tools)
         clone.step_callbacks = _Callbacks(agent, clone, self._callbacks_for(frame, rule, place), frame)
         return clone
 
@@ -243,25 +250,41 @@ class Recorder:
         """What a manager gets in place of a managed agent: each call runs a recorded copy of its own."""
 
         is_face = isinstance(member, ManagedAgent)
+        calls = _Calls(member)
 
         def answer(task: str, *args: Any, **kwargs: Any) -> Any:
-            agent = fresh_agent(member) if is_face else member
-            if agent is None:  # a face over something else than an agent
-                return member(task, *args, **kwargs)
+            if is_face:
+                return report_of(fresh_agent(member), task, *args, **kwargs)[0]
+            with calls.one() as agent:
+                report, frame = report_of(agent, task, *args, **kwargs)
+                if frame is not None:
+                    calls.ended(as_it_ended(member, frame))
+            return report
+
+        def report_of(agent: Any, task: str, *args: Any, **kwargs: Any) -> tuple[Any, Frame | None]:
+            if not isinstance(agent, MultiStepAgent):  # smolagents takes anything with a name and a call
+                return member(task, *args, **kwargs), None
             frame = parent.child(member.name, task)
             clone = self.recorded(agent, frame, pruning=pruning, place=place)
-            if parent.member_steps is not None:
+            if is_face and parent.member_steps is not None:
                 clone.max_steps = min(clone.max_steps, parent.member_steps)
             ending = Ending()
 
             def run(full_task: str, **inputs: Any) -> Any:
-                return self._go(frame, clone, full_task, inputs, ending)
+                if not frame.started:
+                    return self._go(frame, clone, full_task, inputs, ending)
+                again = parent.child(member.name, full_task)  # its own __call__ runs it more than once
+                return self._go(
+                    again, self.recorded(agent, again, pruning=pruning, place=place), full_task, inputs, ending
+                )
 
             clone.run = run
             if is_face:
-                return delegate(clone, task, *args, **kwargs)
+                return delegate(clone, task, *args, **kwargs), frame
             report = clone(task, *args, **kwargs)
-            return f"{report}\n[{member.name}: {ending.error}]" if ending.status == "max_steps" else report
+            if ending.status == "max_steps":
+                report = f"{report}\n[{member.name}: {ending.error}]"
+            return report, frame
 
         def call(*args: Any, **kwargs: Any) -> Any:
             named = dict(zip(("task", "additional_args"), args, strict=False)) | kwargs
@@ -279,6 +302,7 @@ class Recorder:
         self, frame: Frame, clone: MultiStepAgent, task: str, inputs: Mapping[str, Any], ending: Ending
     ) -> Iterator[None]:
         """Writes that an agent began, and how it ended."""
+        frame.max_steps = inputs.get("max_steps") or clone.max_steps
         frame.start(task, str(getattr(clone.model, "model_id", "")), inputs)
         try:
             yield
@@ -287,7 +311,7 @@ class Recorder:
             if isinstance(getattr(last, "error", None), AgentMaxStepsError):
                 failed = f"; the forced one failed: {frame.model_error}" if frame.model_error else ""
                 ending.status = "max_steps"
-                ending.error = f"no final answer within {inputs.get('max_steps') or clone.max_steps} actions{failed}"
+                ending.error = f"no final answer within {frame.max_steps} actions{failed}"
         except (RunInterrupted, KeyboardInterrupt) as stop:
             ending.status, ending.error = "interrupted", str(stop) or "interrupted"
             raise
@@ -332,6 +356,32 @@ class Recorder:
         return registry
 
 
+class _Calls:
+    """The calls of one managed agent within one run: one after the other they go on with what the last one left, as
+    bare ones do; one that begins while another is under way does not meet it."""
+
+    def __init__(self, member: Any) -> None:
+        self._latest, self._under_way, self._lock = member, 0, threading.Lock()
+
+    @contextmanager
+    def one(self) -> Iterator[Any]:
+        """A call; gives the agent to copy for it."""
+        with self._lock:
+            self._under_way += 1
+            agent = self._latest
+        try:
+            yield agent
+        finally:
+            with self._lock:
+                self._under_way -= 1
+
+    def ended(self, left: Any) -> None:
+        """What the call under way left, which the next one goes on with – if it was alone."""
+        with self._lock:
+            if self._under_way == 1:
+                self._latest = left
+
+
 class _Callbacks:
     """What smolagents calls after each step: the agent's own callbacks, then ours; secrets are replaced before."""
 
@@ -352,10 +402,12 @@ class _Callbacks:
         """A step ended."""
         if isinstance(step, ActionStep):
             self._clean(step)
-        self._theirs.callback(step, **kwargs)
         ours = self._ours.get(type(step))
-        if ours is not None:
-            ours(step, **kwargs)
+        try:
+            self._theirs.callback(step, **kwargs)
+        finally:
+            if ours is not None:
+                ours(step, **kwargs)
 
     def _clean(self, step: ActionStep) -> None:
         """Secrets that printing or streaming brought into the transcript."""
@@ -381,6 +433,36 @@ def _with_recall(clone: MultiStepAgent, tools: dict[str, Any], frame: Frame) -> 
 
     clone.initialize_system_prompt = with_line
     return {**tools, name: RecallObservation(frame)}
+
+
+def _own_executor(executor: Any) -> Any:
+    """An executor for one run, with the variables of the given one; None: there can be no second one."""
+    if isinstance(executor, RemotePythonExecutor):
+        return None
+    if isinstance(executor, LocalPythonExecutor):
+        own = copy.copy(executor)
+        own.state, own.custom_tools = dict(executor.state), dict(executor.custom_tools)
+        return own
+    try:
+        return copy.deepcopy(executor)
+    except Exception:  # noqa: BLE001 – whatever it holds that cannot be copied, it is then recorded as a whole
+        return None
+
+
+def as_it_ended(agent: MultiStepAgent, frame: Frame) -> MultiStepAgent:
+    """A copy of `agent` with memory and variables as the run left them, observations whole again."""
+    ran = frame.agent
+    going_on = copy.copy(agent)
+    if ran is None:
+        return going_on
+    going_on.memory, going_on.state = ran.memory, ran.state
+    if hasattr(agent, "python_executor"):
+        going_on.python_executor = getattr(ran.python_executor, "inner", ran.python_executor)
+    if frame.pruned_chars:
+        whole = {done.number: done.observation for done in frame.finished if done.step_type == "action"}
+        for step in steps_of_this_run(ran):
+            step.observations = whole.get(step.step_number, step.observations)
+    return going_on
 
 
 def _close(steps: Any) -> None:

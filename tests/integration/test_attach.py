@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from PIL import Image
 from smolagents import (
     ActionStep,
     CodeAgent,
+    LocalPythonExecutor,
     LogLevel,
     Model,
     MultiStepAgent,
@@ -21,6 +23,8 @@ from smolagents import (
     ToolCallingAgent,
     tool,
 )
+from smolagents.agents import ActionOutput
+from smolagents.local_python_executor import PythonExecutor
 from smolagents.memory import ToolCall
 from smolagents.models import (
     ChatMessage,
@@ -700,3 +704,220 @@ def test_a_run_that_never_began_does_not_stay_open(runtime: Runtime) -> None:
     del unread
     assert runtime._store.records.runs("running") == []
     assert runtime.attach(calling(answer())).run("the task", run_id="r2").output == "done"
+
+
+def made(name: str, inputs: dict[str, Any], forward: Callable[..., Any], **more: Any) -> Tool:
+    """A tool of this name over a function of self and its inputs."""
+    body = {"name": name, "description": "Does.", "inputs": inputs, "output_type": "any", "forward": forward, **more}
+    kind = type(name.title(), (Tool,), {"skip_forward_signature_validation": True, **body})
+    return kind()
+
+
+ANY = {"type": "any", "description": "Something."}
+
+
+class Upper(Tool):
+    """Like smolagents' PipelineTool: set up late, with a `__call__` of its own."""
+
+    name = "upper"
+    description = "Speaks up."
+    inputs: ClassVar[dict[str, Any]] = {"text": {"type": "string", "description": "What."}}
+    output_type = "string"
+    skip_forward_signature_validation = True
+
+    def setup(self) -> None:
+        self.encode = str.upper
+        super().setup()
+
+    def forward(self, encoded: str) -> str:
+        return encoded + "!"
+
+    def __call__(self, *args: Any, sanitize_inputs_outputs: bool = False, **kwargs: Any) -> str:
+        if not self.is_initialized:
+            self.setup()
+        return self.forward(self.encode(kwargs["text"]))
+
+
+class Duck:
+    """smolagents takes anything with a name, a description and a call for a member."""
+
+    name, description = "helper", "Quacks."
+
+    def __call__(self, task: str, **more: Any) -> str:
+        return f"quack {task}"
+
+
+class OwnExecutor(PythonExecutor):
+    """Neither smolagents' local nor a remote one."""
+
+    def __init__(self) -> None:
+        self.inner = LocalPythonExecutor([])
+
+    def send_tools(self, tools: dict[str, Any]) -> None:
+        self.inner.send_tools(tools)
+
+    def send_variables(self, variables: dict[str, Any]) -> None:
+        self.inner.send_variables(variables)
+
+    def __call__(self, code_action: str) -> Any:
+        return self.inner(code_action)
+
+
+class Polite(ToolCallingAgent):
+    """Its run() takes a task and nothing else."""
+
+    def run(self, task: str) -> Any:
+        return super().run("please " + task)
+
+
+class Judge(ToolCallingAgent):
+    """Its step asks the model without stop sequences, positionally."""
+
+    def _step_stream(self, memory_step: ActionStep) -> Iterator[Any]:
+        memory_step.model_output = self.model.generate(self.write_memory_to_messages(), ["Observation:"]).content
+        memory_step.observations = str(self.execute_tool_call("add", {"a": 1, "b": 2}))
+        yield ActionOutput(output="end", is_final_answer=self.step_number == 2)
+
+
+class Retrying(ToolCallingAgent):
+    """Runs twice for each call."""
+
+    def __call__(self, task: str, **more: Any) -> str:
+        return f"{self.run(task)} {self.run(task)}"
+
+
+def keeping() -> ToolCallingAgent | CodeAgent:
+    member = coding(
+        code("x = 41\nfinal_answer(x)"), code("final_answer(x + 1)"), tools=[], name="helper", description="Keeps."
+    )
+    return coding(code("helper('one')\nb = helper('two')"), code("final_answer(b)"), tools=[], managed_agents=[member])
+
+
+UNUSUAL: dict[str, Callable[[], MultiStepAgent]] = {
+    "in place": lambda: coding(
+        code("x = [3, 1, 2]\nsort(x)\nfinal_answer(x)"), tools=[made("sort", {"xs": ANY}, lambda self, xs: xs.sort())]
+    ),
+    "argument called frame": lambda: coding(
+        code("final_answer(show(frame=3))"), tools=[made("show", {"frame": ANY}, lambda self, frame: frame)]
+    ),
+    "any arguments": lambda: coding(
+        code("final_answer(gather(1, 2, c=3))"),
+        tools=[made("gather", {"c": ANY}, lambda self, *args, **more: [args, more])],
+    ),
+    "own call": lambda: coding(code("final_answer(upper(text='x'))"), tools=[Upper()]),
+    "own call by json": lambda: calling(act(call("upper", text="x")), answer(), tools=[Upper()]),
+    "member that is no agent": lambda: coding(
+        code("final_answer(helper('x'))"), tools=[], managed_agents=[Duck()]
+    ),
+    "member that goes on": keeping,
+    "own executor": lambda: coding(code("x = add(1, 2)"), code("final_answer(x)"), executor=OwnExecutor()),
+    "own run": lambda: Polite([add], ScriptedModel([answer()]), verbosity_level=LogLevel.OFF),
+    "own step": lambda: Judge([add], ScriptedModel(["I think", "I know"]), verbosity_level=LogLevel.OFF),
+    "huge number": lambda: coding(
+        code("final_answer(huge() % 7)"), tools=[made("huge", {}, lambda self: 10**5000)]
+    ),
+    "object beside a url": lambda: coding(
+        code("x = both()\nfinal_answer(x['o'].numerator)"),
+        tools=[made("both", {}, lambda self: {"url": "https://ada:hunter22@example.org", "o": Fraction(5, 7)})],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNUSUAL)
+def test_unusual_agents_answer_as_bare_ones(runtime: Runtime, kind: str) -> None:
+    bare, given = UNUSUAL[kind](), UNUSUAL[kind]()
+    expected = outcome(lambda: bare.run("the task"))
+    assert expected[0] == "answer"
+    assert outcome(lambda: runtime.attach(given).run("the task", run_id="r1").output) == expected
+    full = runtime.traces.get_trace("r1")
+    assert_complete(full)
+    assert all(use.error is None for s in full.steps for use in s.tool_calls)
+    assert given.memory.steps == []
+
+
+def test_an_executor_of_its_own_is_left_as_it_was(runtime: Runtime) -> None:
+    agent = UNUSUAL["own executor"]()
+    runtime.attach(agent).run("the task")
+    assert "x" not in agent.python_executor.inner.state
+
+
+def test_a_refused_tool_with_its_own_call_is_not_called(runtime: Runtime) -> None:
+    def refuse(event: ToolEvent) -> None:
+        if event.phase == "before" and event.name == "upper":
+            raise ToolRefused("be quiet")
+
+    runtime.callbacks.register(ToolCall, refuse)
+    agent = UNUSUAL["own call by json"]()
+    runtime.attach(agent).run("the task")
+    assert "be quiet" in str(agent.model.prompts[-1][-1].content)
+
+
+def test_many_calls_of_one_member_in_one_step_have_a_trace_each(runtime: Runtime) -> None:
+    """`check 29` and `check 352` share four digits of their digest."""
+    member = calling(*[answer(str(i)) for i in range(2)], name="helper", description="Checks.")
+    agent = coding(code("final_answer([helper(f'check {i}') for i in (29, 352)])"), tools=[], managed_agents=[member])
+    result = runtime.attach(agent).run("the task", run_id="r1")
+    traces = runtime.traces.list_traces(run_id="r1")
+    assert len(traces) == 3
+    assert sum(t.model_calls for t in traces) == result.model_calls
+
+
+def test_a_member_that_runs_twice_has_two_traces(runtime: Runtime) -> None:
+    member = Retrying(
+        [add], ScriptedModel([answer("A"), answer("B")]), name="helper", description="h", verbosity_level=LogLevel.OFF
+    )
+    agent = coding(code("final_answer(helper('x'))"), tools=[], managed_agents=[member])
+    result = runtime.attach(agent).run("the task", run_id="r1")
+    assert result.output == "A B"
+    assert sum(t.model_calls for t in runtime.traces.list_traces(run_id="r1")) == result.model_calls == 3
+
+
+def test_flow_does_not_shorten_the_members_of_others(runtime: Runtime) -> None:
+    member = calling(
+        *[act(call("add", a=i, b=1)) for i in range(5)], answer("five"), name="helper", description="h", max_steps=10
+    )
+    agent = coding(
+        code("1/0"), code("1/0"), code("final_answer(helper('x'))"), tools=[], managed_agents=[member],
+        planning_interval=2,
+    )  # fmt: skip
+    assert str(runtime.attach(agent).run("the task").output).endswith("five")
+
+
+def test_additional_args_reach_code_but_their_secrets_no_prompt(runtime: Runtime) -> None:
+    agent = coding(code("final_answer(len(key))"))
+    result = runtime.attach(agent).run("the task", additional_args={"key": KEY})
+    assert result.output == len(KEY)
+    assert KEY not in str(prompts_of(agent))
+    assert "<secret:openai-key:" in str(prompts_of(agent))
+
+
+def test_a_conversation_that_was_pruned_goes_on_whole(runtime: Runtime) -> None:
+    agent = calling(act(call("read", page=1)), act(call("add", a=1, b=2)), answer("one"), answer("two"))
+    attached = runtime.attach(agent, pruning="see-once")
+    attached.run("first")
+    attached.run("second", reset=False)
+    assert "word_1_119" in str(agent.model.prompts[-1])
+
+
+def test_an_own_callback_that_raises_leaves_its_step_on_record(runtime: Runtime) -> None:
+    def broken(step: Any, agent: Any) -> None:
+        raise ZeroDivisionError("mine")
+
+    agent = calling(act(call("add", a=1, b=1)), step_callbacks={ActionStep: broken})
+    with pytest.raises(ZeroDivisionError):
+        runtime.attach(agent).run("the task", run_id="r1")
+    assert runtime.traces.get_trace("r1").steps[0].observation == "2"
+
+
+def test_the_working_directory_is_no_secret(tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", str(tmp_path))
+    with Runtime(store="sqlite://", clock=clock) as runtime:
+        assert runtime.attach(calling(answer(str(tmp_path)))).run("the task").output == str(tmp_path)
+
+
+def test_ids_that_are_taken_are_drawn_again(tmp_path: Path, clock: Clock) -> None:
+    drawn = iter(["a"] * 5 + ["b"] * 5)
+    with Runtime(store="sqlite://", clock=clock, new_suffix=lambda: next(drawn)) as runtime:
+        attached = runtime.attach(calling(answer(), answer()))
+        ids = [attached.run("t").run_id for _ in range(2)]
+    assert ids == ["ToolCallingAgent-a", "ToolCallingAgent-b"]

@@ -400,3 +400,10 @@ def test_a_cycle_over_http(tmp_path: Path, clock: Clock, repository: Repository)
         assert answer.model_calls == 6
         assert not answer.usage.estimated
         assert answer.usage.input_tokens == sum(u["prompt_tokens"] for u in server.reported)
+
+
+@pytest.mark.parametrize("question", ["What broke within 1 actions?", "Your manager gave you this task: the monitor?"])
+def test_a_question_is_no_instruction_to_the_rules(runtime: Runtime, repository: Repository, question: str) -> None:
+    answer = runtime.ask(question, repository.path)
+    assert len(answer.sources) == 4
+    assert answer.text.startswith("Answer  ")

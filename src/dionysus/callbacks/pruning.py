@@ -101,7 +101,7 @@ class MemoryPruning:
             return
         taken = frame.effect("pruned", lambda: [asdict(cut) for cut in cuts])
         stubs = {cut["step"]: cut for cut in taken}
-        for earlier in _steps_of_this_run(agent):
+        for earlier in steps_of_this_run(agent):
             if earlier.step_number in stubs:
                 earlier.observations = stubs[earlier.step_number]["stub"]
         frame.pruned_chars += sum(cut["chars_saved"] for cut in taken)
@@ -113,7 +113,7 @@ class MemoryPruning:
         self._see_once.read([str(step.model_output or ""), str(step.tool_calls or "")])
         self._read = len(frame.finished)
         cuts = []
-        for earlier in _steps_of_this_run(agent):
+        for earlier in steps_of_this_run(agent):
             if earlier.step_number in self._decided:
                 continue
             self._decided.add(earlier.step_number)
@@ -125,7 +125,7 @@ class MemoryPruning:
 
     def _window_cuts(self, step: ActionStep, agent: Any) -> list[Cut]:
         cuts = []
-        for earlier in _steps_of_this_run(agent):
+        for earlier in steps_of_this_run(agent):
             if earlier.step_number > step.step_number - self._window:
                 continue
             text = earlier.observations or ""
@@ -157,7 +157,7 @@ def prunable_tokens(frame: Frame, system_prompt: str, task: str) -> int:
     return round(total)
 
 
-def _steps_of_this_run(agent: Any) -> list[ActionStep]:
+def steps_of_this_run(agent: Any) -> list[ActionStep]:
     """The actions since the task was set: smolagents numbers them from 1 again when a conversation goes on."""
     steps: list[ActionStep] = []
     for step in reversed(agent.memory.steps):

@@ -11,7 +11,7 @@ import io
 import json
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 from typing import Any, Literal, Protocol
@@ -32,6 +32,8 @@ Kind = Literal[
 Clock = Callable[[], datetime]
 _DEEPEST = 40
 """Levels of nested values that are kept as such; what lies deeper – or refers to itself – is kept as text."""
+_BITS = 4096
+"""Greater integers are kept as text: Python does not print them."""
 _PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 
@@ -115,23 +117,33 @@ def plain(value: Any) -> Any:
 
 
 def _plain(value: Any, within: tuple[int, ...]) -> Any:
-    if value is None or isinstance(value, str | bool | int | float):
+    if value is None or isinstance(value, str | bool | float):
         return value
-    if isinstance(value, bytes | bytearray):
-        return {"type": "bytes", "base64": base64.b64encode(value).decode()}
-    if len(within) < _DEEPEST and id(value) not in within:
-        inside = (*within, id(value))
-        if isinstance(value, Mapping):
-            return {str(k): _plain(v, inside) for k, v in value.items()}
-        if isinstance(value, list | tuple):
-            return [_plain(v, inside) for v in value]
+    if isinstance(value, int):
+        return value if value.bit_length() < _BITS else {"object": "builtins.int", "text": hex(value)}
     kind = f"{type(value).__module__}.{type(value).__qualname__}"
     try:
+        if isinstance(value, bytes | bytearray):
+            return _plain_bytes(value)
+        if len(within) < _DEEPEST and id(value) not in within:
+            inside = (*within, id(value))
+            if isinstance(value, Mapping):
+                return {str(k): _plain(v, inside) for k, v in value.items()}
+            if isinstance(value, list | tuple):
+                return [_plain(v, inside) for v in value]
         if hasattr(value, "save") and hasattr(value, "getbands"):
             return {"type": "image", "png": _png(value)}
         return {"object": kind, "text": str(value)}
     except Exception as error:  # noqa: BLE001 – the code of a foreign object ran, and what it did is said
         return {"object": kind, "text": f"(no text: {type(error).__name__}: {error})"}
+
+
+def _plain_bytes(value: bytes | bytearray) -> dict[str, str]:
+    """As text where they are text, so that secrets in them are found."""
+    try:
+        return {"type": "bytes", "text": value.decode("utf-8")}
+    except UnicodeDecodeError:
+        return {"type": "bytes", "base64": base64.b64encode(value).decode()}
 
 
 @dataclass(frozen=True)
@@ -146,13 +158,26 @@ class Message:
     raw: tuple[str, Any]
     """What an equal message has as role and content; of images, what is written of them, so that none is equal."""
 
+    shown: Any = None
+    """The content without its secrets, where it has some."""
+
     @classmethod
-    def of(cls, role: str, content: Any) -> "Message":
+    def of(cls, role: str, content: Any, secrets: Secrets) -> "Message":
         """Reads a message."""
-        written = {"role": role, "content": plain(content)}
+        read = {"role": role, "content": plain(content)}
+        written = secrets.hide_in_plain(read)
         parts = [{"text": content}] if isinstance(content, str) else written["content"] or []
         chars = sum(len(part.get("text") or "") for part in parts if isinstance(part, dict))
-        return cls(written, digest_of(written), chars, (role, written["content"]))
+        shown = None if written is read else secrets.hide_in(content)
+        return cls(written, digest_of(written), chars, (role, read["content"]), shown)
+
+    def as_sent(self, message: Any) -> Any:
+        """The message that a model gets: the given one, unless it holds secrets."""
+        if self.shown is None:
+            return message
+        if isinstance(message, dict):
+            return {**message, "content": self.shown}
+        return replace(message, content=self.shown)
 
 
 def role_and_content(message: Any) -> tuple[str, Any]:

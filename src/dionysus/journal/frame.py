@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from smolagents import ActionStep, ChatMessage, MultiStepAgent, PlanningStep
+from smolagents.agents import RunResult
 from smolagents.utils import AgentMaxStepsError
 
 from dionysus.errors import RunAborted, RunInterrupted, StoreError, ToolRefused
@@ -105,8 +106,11 @@ class ToolEvent:
 class ModelCalled:
     """A model call under way: who makes it hands over the answer as soon as it is there."""
 
-    answer: ChatMessage | None = None
-    """Secrets in it are replaced before it is used."""
+    def __init__(self, messages: list[Any]) -> None:
+        self.messages = messages
+        """What the model gets: secrets are replaced."""
+        self.answer: ChatMessage | None = None
+        """What it said; secrets in it are replaced before it is used."""
 
 
 @dataclass(kw_only=True)
@@ -133,6 +137,8 @@ class Frame:
     member_steps: int | None = None
     """Actions that the next call of a managed agent may take at most; None: as many as that agent has."""
     spent: Spent = field(default_factory=Spent)
+    max_steps: int | None = None
+    """Actions that its agent may take in this run."""
     started: bool = False
     """Whether its agent began."""
     model_error: str | None = None
@@ -151,9 +157,12 @@ class Frame:
         """The frame of a managed agent that is called with this task. Its place and id do not depend on chance."""
         digest = digest_of(task)
         position = self._position(f"agent:{name}:{digest[:8]}")
-        step, nth = self._step.rpartition(".")[2] or "0", position.rpartition("#")[2]
-        ending = "" if nth == "1" else f".{nth}"
-        trace_id = f"{self.trace_id}/{name}.{step}.{digest[:4]}{ending}"
+        short = f"{self.trace_id}/{name}.{self._step.rpartition('.')[2] or '0'}.{digest[:4]}"
+        with self._lock:
+            self._seen[short] += 1
+            nth = self._seen[short]
+        ending = "" if nth == 1 else f".{nth}"
+        trace_id = f"{short}{ending}"
         made = Frame(run=self.run, agent_name=name, trace_id=trace_id, path=position, parent=self)
         self.children.append(made)
         return made
@@ -192,7 +201,8 @@ class Frame:
 
     def finish(self, status: Status, *, output: Any = None, error: str | None = None) -> None:
         """The agent ended."""
-        body = {"status": status, "output": plain(output), "error": error}
+        answer = output.output if isinstance(output, RunResult) else output
+        body = {"status": status, "output": plain(answer), "error": error}
         self._write("run_finished", self.path, body, durable=self.parent is None)
 
     def effect(self, name: str, compute: Callable[[], Any]) -> Any:
@@ -269,9 +279,7 @@ class Frame:
             self._tell("after", position, name, shown, error=text)
             raise
         written = (kept or plain)(result)
-        if isinstance(result, str | list | tuple | dict):
-            hidden = self.run.secrets.hide_in(written)
-            result = result if hidden == written else hidden
+        result = self.run.secrets.hide_in(result)
         self._write("tool_finished", position, {**base, "result": written}, digest=digest)
         self._tell("after", position, name, shown, result=result)
         return result
@@ -289,7 +297,8 @@ class Frame:
         stops = options.get("stop_sequences") or []
         tools = options.get("tools_to_call_from") or []
         if not within_tool:
-            self._enter("planning" if "<end_plan>" in stops else "action" if stops or tools else "final")
+            used_up = self.max_steps is not None and self.step_number > self.max_steps
+            self._enter("planning" if "<end_plan>" in stops else "final" if used_up else "action")
         kind = "tool" if within_tool else self._step.partition(".")[0]
         prompt, same = self._read_prompt(kind, messages)
         digest = digest_of(
@@ -309,7 +318,7 @@ class Frame:
             "prompt_chars": chars,
             "pruned_chars": self.pruned_chars,
         }
-        called = ModelCalled()
+        called = ModelCalled([read.as_sent(message) for read, message in zip(prompt, messages, strict=True)])
         try:
             yield called
             answer = called.answer
@@ -364,7 +373,8 @@ class Frame:
         same = len(read)
         if before != raw[:same]:  # one comparison tells it of most prompts, which only grow
             same = next(i for i, (old, new) in enumerate(zip(before, raw, strict=False)) if old != new)
-        return [*read[:same], *(Message.of(role, content) for role, content in raw[same:])], same
+        secrets = self.run.secrets
+        return [*read[:same], *(Message.of(role, content, secrets) for role, content in raw[same:])], same
 
     def _hide(self, message: ChatMessage) -> None:
         message.content = self.run.secrets.hide_in(message.content)

@@ -5,7 +5,7 @@ Each is a stand-in for the original, which is left as it was.
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -41,10 +41,11 @@ class RecordedModel(Model):
             raise AttributeError(name)
         return getattr(self.inner, name)
 
-    def generate(self, messages: list[ChatMessage], **options: Any) -> ChatMessage:
+    def generate(self, messages: list[ChatMessage], *args: Any, **kwargs: Any) -> ChatMessage:
         """The inner model's answer."""
+        options = _options(args, kwargs)
         with self._frame.model_call(self.inner, messages, options, within_tool=self._within_tool) as called:
-            called.answer = self.inner.generate(list(messages), **options)
+            called.answer = self.inner.generate(called.messages, **options)
         return called.answer
 
     def parse_tool_calls(self, message: ChatMessage) -> ChatMessage:
@@ -59,14 +60,22 @@ class RecordedModel(Model):
 class StreamingRecordedModel(RecordedModel):
     """A recorded model that streams. Deltas pass as they come; the call is written when the last one has."""
 
-    def generate_stream(self, messages: list[ChatMessage], **options: Any) -> Iterator[ChatMessageStreamDelta]:
+    def generate_stream(
+        self, messages: list[ChatMessage], *args: Any, **kwargs: Any
+    ) -> Iterator[ChatMessageStreamDelta]:
         """The inner model's deltas."""
+        options = _options(args, kwargs)
         deltas: list[ChatMessageStreamDelta] = []
         with self._frame.model_call(self.inner, messages, options, within_tool=self._within_tool) as called:
-            for delta in self.inner.generate_stream(list(messages), **options):
+            for delta in self.inner.generate_stream(called.messages, **options):
                 deltas.append(delta)
                 yield delta
             called.answer = _put_together(deltas)
+
+
+def _options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """smolagents' arguments after the messages, by name."""
+    return dict(zip(("stop_sequences", "response_format", "tools_to_call_from"), args, strict=False)) | kwargs
 
 
 def _put_together(deltas: list[ChatMessageStreamDelta]) -> ChatMessage:
@@ -86,25 +95,39 @@ def recorded_tool(tool: Any, frame: Frame) -> Any:
     A refused call is an observation: a text where the agent reads texts, else an error.
     """
     recorded = copy.copy(tool)
-    recorded.is_initialized = True
-    recorded.forward = partial(_use, tool, frame, _signature(tool))
+    if isinstance(tool, Tool) and type(tool).__call__ is Tool.__call__:
+        recorded.is_initialized = True
+        recorded.forward = partial(_use, tool, frame, _signature(tool), tool.forward)
+        return recorded
+
+    def whole(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return _use(tool, frame, None, tool, *args, **kwargs)
+
+    recorded.__class__ = type(type(tool).__name__, (type(tool),), {"__call__": whole})
     return recorded
 
 
-def _use(tool: Tool, frame: Frame, signature: inspect.Signature | None, *args: Any, **kwargs: Any) -> Any:
+def _use(
+    tool: Any, frame: Frame, signature: inspect.Signature | None, do: Callable[..., Any], /, *args: Any, **kwargs: Any
+) -> Any:
     restore = frame.run.secrets.restore_in
 
     def call() -> Any:
-        if not tool.is_initialized:
+        if do is not tool and not tool.is_initialized:
             tool.setup()
-        return tool.forward(*restore(list(args)), **restore(kwargs))
+        return do(*restore(args), **restore(kwargs))
 
     idempotent = isinstance(tool, FinalAnswerTool) or bool(getattr(tool, "idempotent", False))
     try:
-        return frame.tool_call(tool.name, _named(signature, args, kwargs), call, idempotent=idempotent)
+        named = _named(signature, args, kwargs)
+        named.pop("sanitize_inputs_outputs", None)
+        return frame.tool_call(tool.name, named, call, idempotent=idempotent)
     except ToolRefused as refused:
         said = f"The call of {tool.name} was refused and not made: {refused}"
-        reads = isinstance(frame.agent, ToolCallingAgent) and tool.output_type not in ("image", "audio")
+        reads = isinstance(frame.agent, ToolCallingAgent) and getattr(tool, "output_type", "any") not in (
+            "image",
+            "audio",
+        )
         if reads and tool.name != "final_answer":
             return said
         raise ToolRefused(said) from refused

@@ -5,9 +5,10 @@ well-known credentials. The mapping lives in memory only.
 """
 
 import json
+import os
 import re
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 _SHAPES = {
@@ -24,7 +25,7 @@ _SHAPES = {
     "stripe-key": r"(?<![A-Za-z0-9])[rs]k_(?:live|test)_[A-Za-z0-9]{20,}",
     "jwt": r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}",
     "private-key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-    "url-login": r"(?<=://)(?!<secret:)[^\s/@]+(?=@)",
+    "url-login": r"(?:(?<=https://)|(?<=http://))(?!<secret:)[^\s/@]+(?=@)|(?<=://)(?!<secret:)[^\s/@:]*:[^\s/@]+(?=@)",
 }
 _SHAPE = re.compile("|".join(f"(?P<{name.replace('-', '_')}>{shape})" for name, shape in _SHAPES.items()))
 _HINTS = (
@@ -34,6 +35,7 @@ _HINTS = (
 """One of these is in each text that has one of the shapes; looking for them is quick."""
 _SECRET_NAME = re.compile(r"(?i)(^|_)(api_?key|key|token|secret|password|passwd|passphrase|pwd)$")
 _PLACEHOLDER = re.compile(r"<secret:[a-z-]+:[\w-]+>")
+_DEEPEST = 40
 _SHORTEST = 8
 """Shorter values of environment variables are not taken for secrets: they would hit ordinary words."""
 
@@ -41,8 +43,29 @@ _as_json = json.JSONEncoder().encode
 
 
 def named_secrets(environment: Mapping[str, str]) -> list[str]:
-    """Values of the environment variables whose names say that they are secret."""
-    return [v for k, v in environment.items() if _SECRET_NAME.search(k) and len(v) >= _SHORTEST]
+    """Values of the environment variables whose names say that they are secret; paths, as of key files, are none."""
+    named = [v for k, v in environment.items() if _SECRET_NAME.search(k) and len(v) >= _SHORTEST]
+    return [value for value in named if not os.path.isabs(value)]
+
+
+def _mapped(value: Any, change: Callable[[str], str], within: tuple[int, ...] = ()) -> Any:
+    """Texts changed, wherever they are; containers in which none was are kept, as are those that hold themselves."""
+    if isinstance(value, str):
+        changed = change(value)
+        return value if changed == value else changed
+    if len(within) > _DEEPEST or id(value) in within or not isinstance(value, list | tuple | dict):
+        return value
+    inside = (*within, id(value))
+    if isinstance(value, dict):
+        pairs = {_mapped(k, change, inside): _mapped(v, change, inside) for k, v in value.items()}
+        kept = len(pairs) == len(value) and all(
+            new is old and pairs[new] is value[old] for new, old in zip(pairs, value, strict=True)
+        )
+        return value if kept else pairs
+    items = [_mapped(v, change, inside) for v in value]
+    if all(new is old for new, old in zip(items, value, strict=True)):
+        return value
+    return tuple(items) if isinstance(value, tuple) else items
 
 
 class Secrets:
@@ -71,14 +94,8 @@ class Secrets:
         return text
 
     def hide_in(self, value: Any) -> Any:
-        """`hide`, for every text within a plain value."""
-        if isinstance(value, str):
-            return self.hide(value)
-        if isinstance(value, list | tuple):
-            return [self.hide_in(v) for v in value]
-        if isinstance(value, dict):
-            return {self.hide(k) if isinstance(k, str) else k: self.hide_in(v) for k, v in value.items()}
-        return value
+        """`hide`, for every text within lists, tuples and dicts; the value itself where nothing is to hide."""
+        return _mapped(value, self.hide)
 
     def hide_in_plain(self, value: Any) -> Any:
         """`hide_in`, quick where there is nothing to hide: one look at the whole value as JSON."""
@@ -89,14 +106,11 @@ class Secrets:
         return value
 
     def restore_in(self, value: Any) -> Any:
-        """The real values in place of this run's placeholders."""
-        if isinstance(value, str):
-            return _PLACEHOLDER.sub(lambda m: self._values.get(m[0], m[0]), value)
-        if isinstance(value, list):
-            return [self.restore_in(v) for v in value]
-        if isinstance(value, dict):
-            return {k: self.restore_in(v) for k, v in value.items()}
-        return value
+        """The real values in place of this process's placeholders; the value itself where it holds none."""
+        return _mapped(value, self._restore) if self._values else value
+
+    def _restore(self, text: str) -> str:
+        return _PLACEHOLDER.sub(lambda m: self._values.get(m[0], m[0]), text) if "<secret:" in text else text
 
     def _placeholder(self, kind: str, value: str) -> str:
         with self._lock:

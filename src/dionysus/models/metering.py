@@ -40,12 +40,12 @@ def measure(model: Any, message: ChatMessage, prompt_chars: int) -> Usage:
 
 def _cached(raw: Any) -> int:
     usage = _get(raw, "usage")
-    return int(
-        _get(_get(usage, "prompt_tokens_details"), "cached_tokens")
-        or _get(usage, "prompt_cache_hit_tokens")
-        or _get(usage, "cache_read_input_tokens")
-        or 0
+    reported = (
+        _get(_get(usage, "prompt_tokens_details"), "cached_tokens"),
+        _get(usage, "prompt_cache_hit_tokens"),
+        _get(usage, "cache_read_input_tokens"),
     )
+    return next((int(count) for count in reported if count and isinstance(count, int | float)), 0)
 
 
 def _get(holder: Any, name: str) -> Any:
@@ -59,7 +59,7 @@ def _price(model: Any, inputs: int, cached: int, outputs: int) -> float | None:
     try:
         price = calc_price(
             Priced(input_tokens=inputs, cache_read_tokens=cached, output_tokens=outputs),
-            model_ref=str(model.model_id),
+            model_ref=str(getattr(model, "model_id", None) or type(model).__name__),
             provider_api_url=getattr(model, "price_url", None),
         )
     except LookupError:  # the table does not know this provider or model: the price is unknown, not zero

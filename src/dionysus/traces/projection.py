@@ -169,9 +169,10 @@ def _effect(story: Story, event: Event) -> None:
 
 def _step_finished(story: Story, event: Event) -> None:
     body = event.body
-    step = story.steps.get(body["step"])
-    if step is None:  # stopped before its first call: nothing happened in it
+    said = any(body[part] for part in ("plan", "thought", "observation", "error"))
+    if body["step"] not in story.steps and not said:  # stopped before its first call: nothing happened in it
         return
+    step = story.step(event)
     story.changed.add(body["step"])
     step.update(completed_at=event.at, plan=body["plan"], observation=body["observation"], error=body["error"])
     step["thought"] = body["thought"] if step["step_type"] != "planning" else None

@@ -119,7 +119,7 @@ class Scene:
     @property
     def left(self) -> int:
         """Actions left, the next one among them."""
-        said = _WITHIN.search(self.task)
+        said = _WITHIN.search(self._around)
         return (int(said[1]) if said else _UNSAID_ACTIONS) - self.steps
 
     @property
@@ -139,7 +139,13 @@ class Scene:
     @property
     def managed(self) -> bool:
         """Whether a manager waits for what is found."""
-        return bool(_BY_MANAGER.search(self.task))
+        return bool(_BY_MANAGER.search(self._around))
+
+    @property
+    def _around(self) -> str:
+        """The task without what was asked and what is known: words of the sender alone."""
+        lines = self.task.splitlines()
+        return "\n".join(line for line in lines if not line.startswith(("Question: ", "- [")))
 
     @property
     def uncalled(self) -> list[Offered]:
