@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from smolagents import CodeAgent, LocalPythonExecutor, LogLevel, tool
+from smolagents import ActionStep, CodeAgent, LocalPythonExecutor, LogLevel, tool
 from smolagents.agents import fix_final_answer_code, parse_code_blobs
 from smolagents.models import ChatMessage, MessageRole
 
@@ -120,3 +120,42 @@ def test_a_code_agent_with_tools_calls_them() -> None:
 
     agent = CodeAgent([weather], Reflex(), verbosity_level=LogLevel.OFF)
     assert "sunny in weather in Oslo" in str(agent.run("weather in Oslo"))
+
+
+def test_fenced_code_is_written_too() -> None:
+    asked: list[str] = []
+
+    def report(task: str) -> str:
+        asked.append(task)
+        return "- [modified] `a.py` keys are kept"
+
+    member = ManagedAgent("watcher", "Observes the place.", report)
+    agent = CodeAgent([], Reflex(), managed_agents=[member], code_block_tags="markdown", verbosity_level=LogLevel.OFF)
+    assert "keys are kept" in str(agent.run("What of the keys?"))
+    assert len(asked) == 1
+    assert len(agent.memory.steps) == 3
+
+
+def test_what_failed_is_still_known_once_its_observation_was_cut() -> None:
+    """A member's failure, and what a member says did not work."""
+
+    def cut(step: ActionStep, agent: CodeAgent) -> None:
+        for earlier in agent.memory.steps:
+            if isinstance(earlier, ActionStep) and earlier.observations:
+                earlier.observations = f"[cut 900 chars; recall_observation({earlier.step_number})]"
+
+    members = [
+        ManagedAgent("perception", "Observes.", lambda task: "perception failed: ModelError: gone; nothing is known."),
+        ManagedAgent("reasoning", "Reasons.", lambda task: "- [spot] `a.py` has keys\nDid not work: reflect_on_topic"),
+        ManagedAgent("metacognition", "Decides.", lambda task: "- [nogoal] no goals set"),
+    ]
+    agent = CodeAgent(
+        [],
+        Reflex(),
+        managed_agents=members,
+        step_callbacks={ActionStep: cut},
+        verbosity_level=LogLevel.OFF,
+    )
+    answer = str(agent.run("What of the keys?"))
+    assert "Did not work: perception, reflect_on_topic" in answer
+    assert "a.py has keys" in answer

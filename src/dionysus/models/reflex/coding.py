@@ -26,8 +26,13 @@ _ANY = "Say what you can find out about it."
 
 
 def closing_tag(stops: Sequence[str]) -> str | None:
-    """The tag at which a code block ends; None: no code is asked for."""
-    return next((stop for stop in stops if stop not in _USUAL_STOPS), None)
+    """The tag at which a code block ends; None: no code is asked for.
+
+    smolagents leaves the tag out of the stop sequences where the opening one holds it: those are fences.
+    """
+    if not stops or "<end_plan>" in stops:
+        return None
+    return next((stop for stop in stops if stop not in _USUAL_STOPS), "```")
 
 
 def tags_of(closing: str) -> tuple[str, str]:

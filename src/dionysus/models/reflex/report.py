@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dionysus.models.reflex.kinds import KINDS, PLACE, PLACE_OF, SECTIONS, UNKNOWN, Kind, section_of
 from dionysus.models.reflex.layout import INDENT, WIDTH, Names, columns, shorten, wrap
-from dionysus.models.reflex.scene import Evidence, Scene
+from dionysus.models.reflex.scene import DID_NOT_WORK, Evidence, Scene
 from dionysus.words import stems, words
 
 _TOUCHED = 1.5
@@ -23,6 +23,8 @@ _REASONS = "gist goal note marker dangling modified added commit origin spot".sp
 """Kinds that may stand beside the first reason, the best first."""
 _ANSWERS = 8
 """Lines that answer a question."""
+_CLOSE = 0.4
+"""How near to the best line's score another one must come."""
 _ASKING = frozenset("where who whose why while is".split())
 _SAYS_ITSELF = 2.0
 """How much better than other lines one is that a file named in the question says of itself."""
@@ -156,14 +158,14 @@ def report(scene: Scene) -> str:
     if not scene.evidence:
         lines += ["No tool gave a result. I am reflex, rules and not an LLM: I order and shorten what tools say."]
     if scene.failed:
-        lines += ["", *wrap("Did not work: " + ", ".join(scene.failed), WIDTH, 2)]
+        lines += ["", *wrap(DID_NOT_WORK + ", ".join(scene.failed), WIDTH, 2)]
     return "\n".join(lines).strip()
 
 
 def _for_the_manager(scene: Scene) -> str:
     """The lines that were found here, as they are, so that what they say stays readable on the way up."""
     own = [e for e in scene.evidence if e.step and (needed(e) or e.kind == "idle")]
-    failed = [f"Did not work: {', '.join(scene.failed)}"] if scene.failed else []
+    failed = [f"{DID_NOT_WORK}{', '.join(scene.failed)}"] if scene.failed else []
     return "\n".join([*(str(e.finding) for e in own), *failed]) or "- [nothing] found nothing"
 
 
@@ -183,7 +185,8 @@ def _answer_lines(scene: Scene, names: Names, used: list[Evidence]) -> Iterator[
         commits |= {commit[0]} if commit else set()
         rarity = sum(math.log(1 + len(scene.evidence) / count[stem]) for stem in shared)
         about.append((rarity + (_SAYS_ITSELF if e.kind == "says" else 0.0), e))
-    chosen = [e for _, e in sorted(about, key=lambda found: -found[0])[:_ANSWERS]]
+    ranked = sorted(about, key=lambda found: -found[0])
+    chosen = [e for score, e in ranked[:_ANSWERS] if score >= _CLOSE * ranked[0][0]]
     used += chosen
     for i, e in enumerate(chosen):
         yield _line(f"{'' if i else 'Answer':<{INDENT}}", KINDS[e.kind].mark + names.brief(e.text), e.step)

@@ -11,7 +11,7 @@ from typing import Any
 from dionysus.models.reflex.focus import recall_query, telling_words, topics, wisdom_topic
 from dionysus.models.reflex.layout import shorten
 from dionysus.models.reflex.report import needed, next_actions, report
-from dionysus.models.reflex.scene import Offered, Scene
+from dionysus.models.reflex.scene import DID_NOT_WORK, Offered, Scene
 from dionysus.words import stems
 
 Arguments = dict[str, Any]
@@ -200,7 +200,8 @@ def thought(scene: Scene, action: Action | None) -> str:
 
 def repeated(scene: Scene, why: str) -> str:
     """A thought with the lines that are needed later: their observations will be cut once they were seen."""
-    return "\n".join([why, *(str(e) for e in scene.evidence if not e.kept and needed(e))])
+    lost = [f"{DID_NOT_WORK}{', '.join(scene.failed)}"] if scene.members and scene.failed else []
+    return "\n".join([why, *lost, *(str(e) for e in scene.evidence if not e.kept and needed(e))])
 
 
 def plan(scene: Scene) -> str:

@@ -35,6 +35,9 @@ _THOUGHT_TOOL = re.compile(r"(\w+): ")
 _QUESTION = re.compile(r"^Question: (.+)$", re.M)
 _BY_MANAGER = re.compile(r"\bYour manager gave you this task\b|\bsubmitted this task by your manager\b")
 _CODE_CALL = re.compile(r"^print\((\w+)\(\*\*(\{.*\})\)\)$|^\w+_report = (\w+)\(task=|^(final_answer)\(", re.M)
+DID_NOT_WORK = "Did not work: "
+"""How reports and thoughts begin the line of what failed."""
+_LOST = re.compile(rf"^{DID_NOT_WORK}(.+)$", re.M)
 _MEMBER_FAILED = re.compile(r"^(\w+) failed: ", re.M)
 _FENCED_TASK = re.compile(r"task:\s*```\n(.*?)\n\s*```", re.S | re.I)
 _LISTED_TOOL = re.compile(r"^- (\w+): ((?:(?!^- \w+: ).*\n)*?)\s+Takes inputs: (\{.*\})$", re.M)
@@ -307,8 +310,16 @@ def _read_thought(scene: Scene, text: str) -> str:
         marked = _MARK.match(finding.text)
         if marked:
             scene.note(Finding(finding.kind, marked[1]), int(marked[2]), kept=True)
+    if scene.members:
+        _read_lost(scene, text)
     about = _THOUGHT_TOOL.match(text)
     return about[1] if about else ""
+
+
+def _read_lost(scene: Scene, text: str) -> None:
+    """What a member says did not work, or an earlier thought: their observations will be cut."""
+    for line in _LOST.findall(text):
+        scene.failed += [name for name in line.split(", ") if name not in scene.failed]
 
 
 def _read_error(scene: Scene, text: str, meant: str, *, alone: bool) -> None:
@@ -330,6 +341,7 @@ def _read_observation(scene: Scene, text: str) -> None:
     called = [call.tool for call in scene.calls if call.step == scene.steps]
     scene.failed += [name for name in _MEMBER_FAILED.findall(text) if name in called and name not in scene.failed]
     if scene.members:  # what a member says outside of the grammar is not carried on
+        _read_lost(scene, text)
         found = [f for f in found if f.kind != "nothing"]
     elif not found:
         lines = [quoted(line, _RESULT_CHARS) for line in text.splitlines()]
