@@ -393,6 +393,7 @@ class _Callbacks:
                 self.register(step_type, getattr(clone.monitor, callback.__name__) if of_monitor else callback)
         self._ours = ours.get_registry(frame.agent_name, frame)
         self._hide = frame.run.secrets.hide_in
+        self._previous: Any = None
 
     def register(self, step_cls: type, callback: Callable[..., Any]) -> None:
         """As smolagents has it."""
@@ -408,6 +409,15 @@ class _Callbacks:
         finally:
             if ours is not None:
                 ours(step, **kwargs)
+        self._forget_prompt_before(step)
+
+    def _forget_prompt_before(self, step: Any) -> None:
+        """smolagents keeps the whole prompt with every step, quadratic in their number; the journal has what was new."""
+        if isinstance(self._previous, ActionStep):
+            self._previous.model_input_messages = None
+        elif isinstance(self._previous, PlanningStep):
+            self._previous.model_input_messages = []  # its dict() takes no None
+        self._previous = step
 
     def _clean(self, step: ActionStep) -> None:
         """Secrets that printing or streaming brought into the transcript."""
