@@ -13,9 +13,10 @@ from typing import Any
 from smolagents import MultiStepAgent
 
 from dionysus.callbacks.pruning import Rule, prunable_tokens
+from dionysus.copying import as_it_ended
 from dionysus.errors import BadInput
 from dionysus.journal import Frame
-from dionysus.recorder import Ending, Recorder, as_it_ended
+from dionysus.recorder import Ending, Recorder
 from dionysus.stores import Store
 from dionysus.stores.contract import Status, Usage
 

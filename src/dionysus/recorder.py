@@ -14,22 +14,21 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from smolagents import ActionStep, LocalPythonExecutor, MultiStepAgent, PlanningStep
-from smolagents.memory import CallbackRegistry as StepCallbacks
+from smolagents import ActionStep, MultiStepAgent, PlanningStep
 from smolagents.memory import FinalAnswerStep, ToolCall
 from smolagents.monitoring import Monitor
 from smolagents.remote_executors import RemotePythonExecutor
 from smolagents.utils import AgentMaxStepsError
 
 from dionysus.agents.managed import ManagedAgent, delegate, fresh_agent
-from dionysus.agents.tools import RecallObservation
 from dionysus.callbacks.audit import Audit
 from dionysus.callbacks.basins import basin_activation_callback
 from dionysus.callbacks.flow import river_flow_callback
 from dionysus.callbacks.iwmt import iwmt_coherence_callback
-from dionysus.callbacks.pruning import MemoryPruning, Rule, steps_of_this_run
+from dionysus.callbacks.pruning import MemoryPruning, Rule
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.callbacks.tracing import execution_trace_callback
+from dionysus.copying import Calls, StepCallbacks, as_it_ended, own_executor, with_recall
 from dionysus.errors import BadInput, DionysusError, RunAborted, RunInterrupted
 from dionysus.journal import Frame, Journal, RecordedExecutor, Run, recorded_model, recorded_tool
 from dionysus.journal.holding import Holder
@@ -45,11 +44,6 @@ from dionysus.traces import Projection
 log = logging.getLogger("dionysus")
 _DRAWN = 4
 """Random ids tried, one of which will be free."""
-RECALL_LINE = (
-    "An observation that begins with `[cut N chars; recall_observation(STEP)]` was shown to you before and is kept in "
-    "short; recall_observation(STEP) brings the whole text back."
-)
-"""What pruning adds to the system prompt of an agent that does not say it already."""
 
 
 @dataclass(kw_only=True)
@@ -232,25 +226,25 @@ class Recorder:
         if rule != "off":
             if isinstance(getattr(agent, "python_executor", None), RemotePythonExecutor):
                 raise BadInput(f"{frame.agent_name!r} runs code remotely, out of reach of pruning; leave pruning off")
-            tools = _with_recall(clone, tools, frame)
+            tools = with_recall(clone, tools, frame)
         clone.tools = {name: recorded_tool(tool, frame) for name, tool in tools.items()}
         clone.managed_agents = {
             name: self._stand_in(member, frame, pruning=rule, place=place)
             for name, member in agent.managed_agents.items()
         }
         if hasattr(agent, "python_executor"):
-            clone.python_executor = _own_executor(agent.python_executor)
+            clone.python_executor = own_executor(agent.python_executor)
             if clone.python_executor is None:
                 clone.python_executor = RecordedExecutor(agent.python_executor, frame)
                 clone.tools = dict(agent.tools)
-        clone.step_callbacks = _Callbacks(agent, clone, self._callbacks_for(frame, rule, place), frame)
+        clone.step_callbacks = StepCallbacks(agent, clone, self._callbacks_for(frame, rule, place), frame)
         return clone
 
     def _stand_in(self, member: Any, parent: Frame, *, pruning: Rule, place: str) -> ManagedAgent:
         """What a manager gets in place of a managed agent: each call runs a recorded copy of its own."""
 
         is_face = isinstance(member, ManagedAgent)
-        calls = _Calls(member)
+        calls = Calls(member)
 
         def answer(task: str, *args: Any, **kwargs: Any) -> Any:
             if is_face:
@@ -354,125 +348,6 @@ class Recorder:
         registry.register(ActionStep, execution_trace_callback, required=True)
         frame.on_tool = registry.tool_called
         return registry
-
-
-class _Calls:
-    """The calls of one managed agent within one run: one after the other they go on with what the last one left, as
-    bare ones do; one that begins while another is under way does not meet it."""
-
-    def __init__(self, member: Any) -> None:
-        self._latest, self._under_way, self._lock = member, 0, threading.Lock()
-
-    @contextmanager
-    def one(self) -> Iterator[Any]:
-        """A call; gives the agent to copy for it."""
-        with self._lock:
-            self._under_way += 1
-            agent = self._latest
-        try:
-            yield agent
-        finally:
-            with self._lock:
-                self._under_way -= 1
-
-    def ended(self, left: Any) -> None:
-        """What the call under way left, which the next one goes on with – if it was alone."""
-        with self._lock:
-            if self._under_way == 1:
-                self._latest = left
-
-
-class _Callbacks:
-    """What smolagents calls after each step: the agent's own callbacks, then ours; secrets are replaced before."""
-
-    def __init__(self, agent: MultiStepAgent, clone: MultiStepAgent, ours: CallbackRegistry, frame: Frame) -> None:
-        self._theirs = StepCallbacks()
-        for step_type, callbacks in agent.step_callbacks._callbacks.items():
-            for callback in callbacks:
-                of_monitor = getattr(callback, "__self__", None) is agent.monitor
-                self.register(step_type, getattr(clone.monitor, callback.__name__) if of_monitor else callback)
-        self._ours = ours.get_registry(frame.agent_name, frame)
-        self._hide = frame.run.secrets.hide_in
-        self._previous: Any = None
-
-    def register(self, step_cls: type, callback: Callable[..., Any]) -> None:
-        """As smolagents has it."""
-        self._theirs.register(step_cls, callback)
-
-    def callback(self, step: Any, **kwargs: Any) -> None:
-        """A step ended."""
-        if isinstance(step, ActionStep):
-            self._clean(step)
-        ours = self._ours.get(type(step))
-        try:
-            self._theirs.callback(step, **kwargs)
-        finally:
-            if ours is not None:
-                ours(step, **kwargs)
-        self._forget_prompt_before(step)
-
-    def _forget_prompt_before(self, step: Any) -> None:
-        """smolagents keeps the whole prompt with every step, quadratic in their number; the journal has what was new."""
-        if isinstance(self._previous, ActionStep):
-            self._previous.model_input_messages = None
-        elif isinstance(self._previous, PlanningStep):
-            self._previous.model_input_messages = []  # its dict() takes no None
-        self._previous = step
-
-    def _clean(self, step: ActionStep) -> None:
-        """Secrets that printing or streaming brought into the transcript."""
-        step.observations = self._hide(step.observations)
-        step.model_output = self._hide(step.model_output)
-        for call in step.tool_calls or ():
-            call.arguments = self._hide(call.arguments)
-        if step.error is not None:
-            step.error.message = self._hide(step.error.message)
-            step.error.args = tuple(self._hide(list(step.error.args)))
-
-
-def _with_recall(clone: MultiStepAgent, tools: dict[str, Any], frame: Frame) -> dict[str, Any]:
-    """Adds what brings pruned observations back: a tool, and a line of the system prompt."""
-    name = RecallObservation.name
-    if name in tools or name in clone.managed_agents:
-        raise BadInput(f"pruning adds a tool {name!r}, but {frame.agent_name!r} has one of that name; rename yours")
-    said = clone.initialize_system_prompt
-
-    def with_line() -> str:
-        prompt = str(said())
-        return prompt if f"{name}(STEP)" in prompt else f"{prompt}\n\n{RECALL_LINE}"
-
-    clone.initialize_system_prompt = with_line
-    return {**tools, name: RecallObservation(frame)}
-
-
-def _own_executor(executor: Any) -> Any:
-    """An executor for one run, with the variables of the given one; None: there can be no second one."""
-    if isinstance(executor, RemotePythonExecutor):
-        return None
-    if isinstance(executor, LocalPythonExecutor):
-        own = copy.copy(executor)
-        own.state, own.custom_tools = dict(executor.state), dict(executor.custom_tools)
-        return own
-    try:
-        return copy.deepcopy(executor)
-    except Exception:  # noqa: BLE001 – whatever it holds that cannot be copied, it is then recorded as a whole
-        return None
-
-
-def as_it_ended(agent: MultiStepAgent, frame: Frame) -> MultiStepAgent:
-    """A copy of `agent` with memory and variables as the run left them, observations whole again."""
-    ran = frame.agent
-    going_on = copy.copy(agent)
-    if ran is None:
-        return going_on
-    going_on.memory, going_on.state = ran.memory, ran.state
-    if hasattr(agent, "python_executor"):
-        going_on.python_executor = getattr(ran.python_executor, "inner", ran.python_executor)
-    if frame.pruned_chars:
-        whole = {done.number: done.observation for done in frame.finished if done.step_type == "action"}
-        for step in steps_of_this_run(ran):
-            step.observations = whole.get(step.step_number, step.observations)
-    return going_on
 
 
 def _close(steps: Any) -> None:
