@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 from smolagents import ActionStep, PlanningStep
+from smolagents.memory import ToolCall
 
 from conftest import START, Clock, Repository
-from dionysus import Runtime, Settings
+from dionysus import MetacognitionAgent, PerceptionAgent, ReasoningAgent, Runtime, Settings
+from dionysus.agents.faculties import Faculty
 from dionysus.errors import BadInput
 from dionysus.models.reflex import Reflex
 from dionysus.models.scripted import ScriptedModel
@@ -407,3 +409,47 @@ def test_a_question_is_no_instruction_to_the_rules(runtime: Runtime, repository:
     answer = runtime.ask(question, repository.path)
     assert len(answer.sources) == 4
     assert answer.text.startswith("Answer  ")
+
+
+def test_callbacks_fire_per_type_in_every_agent_of_a_cycle(runtime: Runtime, repository: Repository) -> None:
+    fired: list[tuple[str, str]] = []
+
+    def note(kind: str) -> Any:
+        return lambda step, agent, frame: fired.append((kind, frame.agent_name))
+
+    for kind in (PlanningStep, ActionStep, ToolCall):
+        runtime.callbacks.register(kind, note(kind.__name__))
+    answer = runtime.ask("What about the token totals?", repository.path)
+    for source in answer.sources:
+        full = runtime.traces.get_trace(source.trace_id)
+        counts = {kind: fired.count((kind, source.agent)) for kind in ("PlanningStep", "ActionStep", "ToolCall")}
+        assert counts == {
+            "PlanningStep": full.trace.planning_count,
+            "ActionStep": full.trace.step_count,
+            "ToolCall": 2 * sum(len(s.tool_calls) for s in full.steps),
+        }
+
+
+@pytest.mark.parametrize("kind", [PerceptionAgent, ReasoningAgent, MetacognitionAgent])
+def test_each_faculty_runs_directly_over_a_real_folder(
+    runtime: Runtime, repository: Repository, kind: type[Faculty]
+) -> None:
+    with runtime.senses(repository.path) as senses:
+        agent = kind(kind.tools_over(senses), runtime.model)
+        bare = agent.run("What about src/monitoring.py?")
+        assert agent.memory.steps
+        assert runtime.traces.list_traces() == []
+        result = runtime.attach(kind(kind.tools_over(senses), runtime.model)).run("What about src/monitoring.py?")
+    assert (result.status, type(result.output)) == ("success", type(bare))
+    used = {use.name for s in runtime.traces.get_trace(result.trace_id).steps for use in s.tool_calls}
+    assert used & {tool.name for tool in kind.tool_types}  # type: ignore[attr-defined]
+
+
+def test_agents_run_unchanged_without_dionysus(repository: Repository, tmp_path: Path) -> None:
+    """smolagents itself is not patched by importing or using the runtime."""
+    import smolagents.agents as smol
+
+    before = {name: getattr(smol.MultiStepAgent, name) for name in ("run", "__call__", "_finalize_step")}
+    with Runtime(store=f"sqlite:///{tmp_path}/mind.db") as runtime:
+        runtime.ask("What is there?", repository.path)
+    assert {name: getattr(smol.MultiStepAgent, name) for name in before} == before

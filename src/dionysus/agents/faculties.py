@@ -56,7 +56,7 @@ class Faculty(ToolCallingAgent):
             name=self.role,
             description=self.purpose,
             prompt_templates=prompts("faculty"),
-            instructions=str(prompts("faculty", part="roles")[self.role]),
+            instructions=f"{prompts('faculty', part='roles')[self.role]}\nFinish within {max_steps} actions.",
             step_callbacks=dict(step_callbacks or {}),
             planning_interval=planning_interval,
             max_steps=max_steps,

@@ -116,6 +116,8 @@ class Scene:
     evidence: list[Evidence] = field(default_factory=list)
     members: Sequence[Offered] = ()
     """Team members, which code calls, in the order of the cycle."""
+    limit: int = _UNSAID_ACTIONS
+    """Actions in all, where the task does not say."""
     foreseen: bool = False
     """Played forward for a plan: what its prompt does not show is taken to be there."""
 
@@ -123,7 +125,7 @@ class Scene:
     def left(self) -> int:
         """Actions left, the next one among them."""
         said = _WITHIN.search(self._around)
-        return (int(said[1]) if said else _UNSAID_ACTIONS) - self.steps
+        return (int(said[1]) if said else self.limit) - self.steps
 
     @property
     def question(self) -> str:
@@ -209,13 +211,13 @@ def read(
         tags: Of code blocks; where a finding holds one, its first character is replaced by one that looks like it.
     """
     tools = {tool.name: tool for tool in offered}
-    scene = Scene(offered=tools, members=members)
+    scene = Scene(offered=tools, members=members, limit=_limit_in(messages))
     neutral = _neutralising(tags)
     meant = ""
     for message in messages:
         role, text = _role(message), text_of(message)
         if role == MessageRole.USER and text.startswith(_NEW_TASK):
-            scene = Scene(task=text.removeprefix(_NEW_TASK).strip(), offered=tools, members=members)
+            scene = Scene(task=text.removeprefix(_NEW_TASK).strip(), offered=tools, members=members, limit=scene.limit)
             _read_given(scene)
         elif role == MessageRole.ASSISTANT:
             meant = _read_thought(scene, neutral(text)) or meant
@@ -233,6 +235,14 @@ def read(
         scene.task = fenced[1].strip() if fenced else ""
         _read_given(scene)
     return scene
+
+
+def _limit_in(messages: Sequence[Any]) -> int:
+    """What the system prompt says."""
+    said = next(
+        (found for m in messages if _role(m) == MessageRole.SYSTEM and (found := _WITHIN.search(text_of(m)))), None
+    )
+    return int(said[1]) if said else _UNSAID_ACTIONS
 
 
 def _neutralising(tags: Sequence[str]) -> Callable[[str], str]:
