@@ -136,7 +136,7 @@ class Recorder:
         ending = Ending()
         try:
             with self.top(frame):
-                self._go(frame, self.recorded(agent, frame, pruning=pruning, place=place), task, inputs, ending)
+                self.go(frame, self.recorded(agent, frame, pruning=pruning, place=place), task, inputs, ending)
         except Exception as failure:
             if failure is not ending.failure:
                 raise
@@ -190,6 +190,7 @@ class Recorder:
                     body = {"trace": trace.id, "status": "interrupted", "output": None, "error": error}
                     self._journal.append(run.run_id, "run_finished", "recovery", body, secrets=self._secrets)
                 records.set_run_status(run.run_id, "interrupted")
+            self._journal.forget(run.run_id)
 
     @contextmanager
     def top(self, frame: Frame) -> Iterator[None]:
@@ -229,7 +230,7 @@ class Recorder:
             tools = with_recall(clone, tools, frame)
         clone.tools = {name: recorded_tool(tool, frame) for name, tool in tools.items()}
         clone.managed_agents = {
-            name: self._stand_in(member, frame, pruning=rule, place=place)
+            name: ManagedAgent(member.name, member.description, _StandIn(self, member, frame, rule, place))
             for name, member in agent.managed_agents.items()
         }
         if hasattr(agent, "python_executor"):
@@ -240,53 +241,8 @@ class Recorder:
         clone.step_callbacks = StepCallbacks(agent, clone, self._callbacks_for(frame, rule, place), frame)
         return clone
 
-    def _stand_in(self, member: Any, parent: Frame, *, pruning: Rule, place: str) -> ManagedAgent:
-        """What a manager gets in place of a managed agent: each call runs a recorded copy of its own."""
-
-        is_face = isinstance(member, ManagedAgent)
-        calls = Calls(member)
-
-        def answer(task: str, *args: Any, **kwargs: Any) -> Any:
-            if is_face:
-                return report_of(fresh_agent(member), task, *args, **kwargs)[0]
-            with calls.one() as agent:
-                report, frame = report_of(agent, task, *args, **kwargs)
-                if frame is not None:
-                    calls.ended(as_it_ended(member, frame))
-            return report
-
-        def report_of(agent: Any, task: str, *args: Any, **kwargs: Any) -> tuple[Any, Frame | None]:
-            if not isinstance(agent, MultiStepAgent):  # smolagents takes anything with a name and a call
-                return member(task, *args, **kwargs), None
-            frame = parent.child(member.name, task)
-            clone = self.recorded(agent, frame, pruning=pruning, place=place)
-            if is_face and parent.member_steps is not None:
-                clone.max_steps = min(clone.max_steps, parent.member_steps)
-            ending = Ending()
-
-            def run(full_task: str, **inputs: Any) -> Any:
-                if not frame.started:
-                    return self._go(frame, clone, full_task, inputs, ending)
-                again = parent.child(member.name, full_task)  # its own __call__ runs it more than once
-                return self._go(
-                    again, self.recorded(agent, again, pruning=pruning, place=place), full_task, inputs, ending
-                )
-
-            clone.run = run
-            if is_face:
-                return delegate(clone, task, *args, **kwargs), frame
-            report = clone(task, *args, **kwargs)
-            if ending.status == "max_steps":
-                report = f"{report}\n[{member.name}: {ending.error}]"
-            return report, frame
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            named = dict(zip(("task", "additional_args"), args, strict=False)) | kwargs
-            return parent.tool_call(member.name, named, lambda: answer(*args, **kwargs), idempotent=True)
-
-        return ManagedAgent(member.name, member.description, call)
-
-    def _go(self, frame: Frame, clone: MultiStepAgent, task: str, inputs: Mapping[str, Any], ending: Ending) -> Any:
+    def go(self, frame: Frame, clone: MultiStepAgent, task: str, inputs: Mapping[str, Any], ending: Ending) -> Any:
+        """Runs a recorded copy; returns its answer, and fills in how it ended."""
         with self._on_record(frame, clone, task, inputs, ending):
             ending.output = type(clone).run(clone, self._secrets.hide(task), **inputs)
         return ending.output
@@ -348,6 +304,54 @@ class Recorder:
         registry.register(ActionStep, execution_trace_callback, required=True)
         frame.on_tool = registry.tool_called
         return registry
+
+
+class _StandIn:
+    """What stands behind a managed agent's face: each call runs a recorded copy of it, in a frame of its own."""
+
+    def __init__(self, recorder: Recorder, member: Any, parent: Frame, pruning: Rule, place: str) -> None:
+        self._recorder, self._member, self._parent = recorder, member, parent
+        self._copy = partial(recorder.recorded, pruning=pruning, place=place)
+        self._calls = Calls(member)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The report; a tool call of the manager, which may be refused as any other."""
+        named = dict(zip(("task", "additional_args"), args, strict=False)) | kwargs
+        name = self._member.name
+        return self._parent.tool_call(name, named, lambda: self._answer(*args, **kwargs), idempotent=True)
+
+    def _answer(self, task: str, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(self._member, ManagedAgent):
+            fresh = fresh_agent(self._member)
+            if fresh is not None:
+                return delegate(self._recorded(fresh, task, self._parent.member_steps)[0], task, *args, **kwargs)
+        if not isinstance(self._member, MultiStepAgent):  # smolagents takes anything with a name and a call
+            return self._member(task, *args, **kwargs)
+        with self._calls.one() as agent:
+            clone, frame, ending = self._recorded(agent, task, None)
+            report = clone(task, *args, **kwargs)
+            self._calls.ended(as_it_ended(self._member, frame))
+        return f"{report}\n[{self._member.name}: {ending.error}]" if ending.status == "max_steps" else report
+
+    def _recorded(
+        self, agent: MultiStepAgent, task: str, most_steps: int | None
+    ) -> tuple[MultiStepAgent, Frame, Ending]:
+        """A copy whose `run` is on record – each time it is called, as an agent's own `__call__` may do."""
+        frame = self._parent.child(self._member.name, task)
+        clone = self._copy(agent, frame)
+        if most_steps is not None:
+            clone.max_steps = min(clone.max_steps, most_steps)
+        ending = Ending()
+
+        def run(full_task: str, **inputs: Any) -> Any:
+            if not frame.started:
+                return self._recorder.go(frame, clone, full_task, inputs, ending)
+            again = self._parent.child(self._member.name, full_task)
+            other = self._copy(agent, again)
+            return self._recorder.go(again, other, full_task, inputs, ending)
+
+        clone.run = run
+        return clone, frame, ending
 
 
 def _close(steps: Any) -> None:
