@@ -59,16 +59,7 @@ class HostedModel(OpenAIModel):
         Raises:
             ModelError: The endpoint did not answer, refused, or sent something else than a completion.
         """
-        request = self._prepare_completion_kwargs(
-            messages=messages,
-            stop_sequences=stop_sequences,
-            response_format=response_format,
-            tools_to_call_from=tools_to_call_from,
-            model=self.model_id,
-            custom_role_conversions=self.custom_role_conversions,
-            convert_images_to_image_urls=True,
-            **kwargs,
-        )
+        request = self._request(messages, stop_sequences, response_format, tools_to_call_from, kwargs)
         self._apply_rate_limit()
         response = self._call(request)
         if not getattr(response, "choices", None):
@@ -101,16 +92,7 @@ class HostedModel(OpenAIModel):
         Raises:
             ModelError: As `generate`; also in the middle of the answer.
         """
-        request = self._prepare_completion_kwargs(
-            messages=messages,
-            stop_sequences=stop_sequences,
-            response_format=response_format,
-            tools_to_call_from=tools_to_call_from,
-            model=self.model_id,
-            custom_role_conversions=self.custom_role_conversions,
-            convert_images_to_image_urls=True,
-            **kwargs,
-        )
+        request = self._request(messages, stop_sequences, response_format, tools_to_call_from, kwargs)
         self._apply_rate_limit()
         with self._errors_named():
             stream = self.retryer(
@@ -131,6 +113,26 @@ class HostedModel(OpenAIModel):
                         ]
                         or None,
                     )
+
+    def _request(
+        self,
+        messages: list[ChatMessage],
+        stop_sequences: list[str] | None,
+        response_format: dict[str, str] | None,
+        tools: list[Any] | None,
+        more: dict[str, Any],
+    ) -> dict[str, Any]:
+        request: dict[str, Any] = self._prepare_completion_kwargs(
+            messages=messages,
+            stop_sequences=stop_sequences,
+            response_format=response_format,
+            tools_to_call_from=tools,
+            model=self.model_id,
+            custom_role_conversions=self.custom_role_conversions,
+            convert_images_to_image_urls=True,
+            **more,
+        )
+        return request
 
     def _call(self, request: dict[str, Any]) -> Any:
         with self._errors_named():
