@@ -167,3 +167,43 @@ def test_two_beats_at_once_both_end_well(tmp_path: Path, repository: Repository)
     assert len({r["number"] for r in reports}) == 3
     with Runtime(store=f"sqlite:///{tmp_path}/mind.db") as runtime:
         assert {t.status for t in runtime.traces.list_traces()} == {"success"}
+
+
+# One cycle whose second recall is never over.
+CYCLE = """
+import sys, time
+from pathlib import Path
+from smolagents.memory import ToolCall
+from dionysus import Runtime
+
+def stay(event):
+    if event.phase == "after" and event.name == "semantic_recall":
+        Path(sys.argv[3]).touch()
+        time.sleep(600)
+
+with Runtime(store=sys.argv[1]) as runtime:
+    runtime.callbacks.register(ToolCall, stay)
+    runtime.ask("What is there?", sys.argv[2])
+"""
+
+
+def test_kill_9_within_a_member_leaves_both_traces(tmp_path: Path, repository: Repository) -> None:
+    store, flag = f"sqlite:///{tmp_path}/mind.db", tmp_path / "flag"
+    process = subprocess.Popen([sys.executable, "-c", CYCLE, store, str(repository.path), str(flag)])
+    wait_for(flag, process)
+    with Runtime(store=store) as meanwhile:
+        assert {t.status for t in meanwhile.traces.list_traces()} == {"running"}
+        assert [t.step_count for t in meanwhile.traces.list_traces(agent_name="perception")] == [2]
+    process.kill()
+    process.wait()
+    with Runtime(store=store) as runtime:
+        manager, member = sorted(runtime.traces.list_traces(), key=lambda t: t.parent_trace_id is not None)
+        assert (manager.status, member.status) == ("interrupted", "interrupted")
+        assert member.parent_trace_id == manager.id
+        done = [use for s in runtime.traces.get_trace(member.id).steps for use in s.tool_calls]
+        assert [(use.name, use.completed_at is not None) for use in done] == [
+            ("observe_environment", True),
+            ("semantic_recall", True),
+        ]
+        waiting = [use for s in runtime.traces.get_trace(manager.id).steps for use in s.tool_calls]
+        assert [(use.name, use.completed_at) for use in waiting] == [("perception", None)]
