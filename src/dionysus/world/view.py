@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from dionysus.errors import WatchError
 from dionysus.findings import Finding, code, plural, quoted
+from dionysus.words import stem
 from dionysus.world.folder import Change, Snapshot, changes_between, scan, walk, without
 from dionysus.world.past import fixes_of, origin_of, past_of
 from dionysus.world.phrasing import headline, listed
@@ -348,16 +349,23 @@ class View:
         parts = self._difference(path).old_lines[:_BLAMED]
         return origin_of(path, self._repository.blamed(self._base, path, parts), self.history)
 
-    def _uses(self, word: str) -> list[Finding]:
-        """Where a word is named; of the files that bear it in their name, what they say of themselves."""
-        word = quoted(word)
-        plain = quoted(word, 80)
+    def _naming(self, word: str) -> list[str]:
         if self._repository:
-            files = self._repository.naming(word, ignore_case=True) if word.strip() else []
+            found = self._repository.naming(word, ignore_case=True) if word.strip() else []
         else:
             pattern = re.compile(rf"\b{re.escape(word)}\b", re.I)
-            files = [p for p in self.snapshot.files if any(map(pattern.search, read_lines(self.root, p) or ()))]
-        files = [f for f in files if f in self.snapshot.files]
+            found = [p for p in self.snapshot.files if any(map(pattern.search, read_lines(self.root, p) or ()))]
+        return [f for f in found if f in self.snapshot.files]
+
+    def _uses(self, word: str) -> list[Finding]:
+        """Where a word is named; of the files that bear it in their name, what they say of themselves."""
+        asked = quoted(word)
+        files: list[str] = []
+        for word in dict.fromkeys((asked, stem(asked.lower()))):  # "counted" finds "count"
+            files = self._naming(word)
+            if files:
+                break
+        plain = quoted(word if files else asked, 80)
         if not files:
             return [Finding("nothing", f"nothing here is called or says {plain!r}")]
         bearing = [f for f in files if word.lower() in PurePosixPath(f).stem.lower()]
