@@ -62,8 +62,16 @@ class Runtime:
         self._key = self.settings.api_key.get_secret_value() if self.settings.api_key else None
         known = [*named_secrets(os.environ), *([self._key] if self._key else [])]
         self._secrets = Secrets(known, tag=f"{secrets.token_hex(2)}-")
-        self._store = open_store(store or self.settings.store)
         self._new_suffix = new_suffix
+        self._store = open_store(store or self.settings.store)
+        try:
+            self._build(clock, new_suffix)
+        except BaseException:
+            self._store.close()
+            raise
+
+    def _build(self, clock: Callable[[], datetime], new_suffix: Callable[[], str]) -> None:
+        """The services over the store, and the rooms over them."""
         mind, hide = self._store.mind, self._secrets.hide
         self.traces = ExecutionTraceService(self._store.records, clock=clock)
         self.basins = Basins(mind, clock=clock)
