@@ -14,7 +14,7 @@ from dionysus.agents.tools import RecallObservation
 from dionysus.callbacks.pruning import steps_of_this_run
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.errors import BadInput
-from dionysus.journal import Frame
+from dionysus.journal import Frame, RecordedExecutor
 
 RECALL_LINE = (
     "An observation that begins with `[cut N chars; recall_observation(STEP)]` was shown to you before and is kept in "
@@ -134,7 +134,8 @@ def as_it_ended(agent: MultiStepAgent, frame: Frame) -> MultiStepAgent:
         return going_on
     going_on.memory, going_on.state = ran.memory, ran.state
     if hasattr(agent, "python_executor"):
-        going_on.python_executor = getattr(ran.python_executor, "inner", ran.python_executor)
+        executor = ran.python_executor
+        going_on.python_executor = executor.inner if isinstance(executor, RecordedExecutor) else executor
     if frame.pruned_chars:
         whole = {done.number: done.observation for done in frame.finished if done.step_type == "action"}
         for step in steps_of_this_run(ran):

@@ -841,6 +841,14 @@ def test_an_executor_of_its_own_is_left_as_it_was(runtime: Runtime) -> None:
     assert "x" not in agent.python_executor.inner.state
 
 
+def test_a_conversation_goes_on_with_an_executor_of_its_own(runtime: Runtime) -> None:
+    """It has an attribute `inner`, as our own wrapper has."""
+    agent = coding(code("x = add(1, 2)\nfinal_answer(x)"), code("final_answer(add(x, 4))"), executor=OwnExecutor())
+    attached = runtime.attach(agent)
+    assert [attached.run("first").output, attached.run("second", reset=False).output] == [3, 7]
+    assert type(attached._conversation.python_executor) is OwnExecutor
+
+
 def test_a_refused_tool_with_its_own_call_is_not_called(runtime: Runtime) -> None:
     def refuse(event: ToolEvent) -> None:
         if event.phase == "before" and event.name == "upper":
