@@ -1,12 +1,15 @@
 """What a recorded copy of an agent is made of: its callbacks, its executor, what it remembers from call to call."""
 
 import copy
+import inspect
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import CodeType
 from typing import Any
 
-from smolagents import ActionStep, LocalPythonExecutor, MultiStepAgent, PlanningStep
+from smolagents import ActionStep, CodeAgent, LocalPythonExecutor, MultiStepAgent, PlanningStep
 from smolagents.memory import CallbackRegistry as TheirCallbacks
 from smolagents.remote_executors import RemotePythonExecutor
 
@@ -15,6 +18,7 @@ from dionysus.callbacks.pruning import steps_of_this_run
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.errors import BadInput
 from dionysus.journal import Frame, RecordedExecutor
+from dionysus.journal.values import digest_of, name_of, plain
 
 RECALL_LINE = (
     "An observation that begins with `[cut N chars; recall_observation(STEP)]` was shown to you before and is kept in "
@@ -141,3 +145,84 @@ def as_it_ended(agent: MultiStepAgent, frame: Frame) -> MultiStepAgent:
         for step in steps_of_this_run(ran):
             step.observations = whole.get(step.step_number, step.observations)
     return going_on
+
+
+_HARMLESS = {
+    "bisect", "calendar", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions",
+    "functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "queue", "random", "re", "stat",
+    "statistics", "string", "textwrap", "time", "typing", "unicodedata", "zoneinfo",
+}  # fmt: skip
+"""Modules that compute, and reach neither files nor network nor processes."""
+
+
+def reaching_imports(agent: MultiStepAgent) -> list[str]:
+    """What the code of an agent, and of its members, may import that can reach outside the process."""
+    found = {
+        name
+        for name in (agent.additional_authorized_imports if isinstance(agent, CodeAgent) else ())
+        if name.partition(".")[0] not in _HARMLESS
+    }
+    members = [member for member in agent.managed_agents.values() if isinstance(member, MultiStepAgent)]
+    return sorted(found.union(*map(reaching_imports, members)))
+
+
+def made_of(agent: MultiStepAgent) -> dict[str, Any]:
+    """What an agent is made of, as far as its runs depend on it: kind, model, prompts, tools and their code, members.
+
+    Plain, so that two can be compared by `differences`. Code is compared by what Python compiled of it.
+    """
+    return {
+        "python": ".".join(map(str, sys.version_info[:2])),
+        "kind": name_of(type(agent)),
+        "model": str(getattr(agent.model, "model_id", None) or type(agent.model).__name__),
+        "prompts": digest_of(plain([agent.prompt_templates, agent.instructions])),
+        "planning_interval": agent.planning_interval,
+        "max_steps": agent.max_steps,
+        "tools": {name: _face(tool) for name, tool in agent.tools.items()},
+        "code": {name: _code(tool) for name, tool in agent.tools.items()},
+        "members": {
+            name: made_of(member) if isinstance(member, MultiStepAgent) else _face(member)
+            for name, member in agent.managed_agents.items()
+        },
+        **({"imports": sorted(agent.additional_authorized_imports)} if isinstance(agent, CodeAgent) else {}),
+    }
+
+
+def differences(then: Any, now: Any, where: str = "") -> list[str]:
+    """What differs between two plain values, a line each."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        found = []
+        for name in [*then, *(n for n in now if n not in then)]:
+            inner = f"{where}.{name}" if where else str(name)
+            if name not in now:
+                found.append(f"{inner} is gone")
+            elif name not in then:
+                found.append(f"{inner} is new")
+            else:
+                found += differences(then[name], now[name], inner)
+        return found
+    if then == now:
+        return []
+    digests = all(isinstance(value, str) and len(value) == 16 for value in (then, now))
+    return [f"{where} changed" if digests else f"{where} was {then!r} and is {now!r}"]
+
+
+def _face(tool: Any) -> str:
+    shown = [getattr(tool, name, None) for name in ("name", "description", "inputs", "output_type")]
+    return digest_of(plain(shown))
+
+
+def _code(tool: Any) -> str:
+    """A digest of what Python compiled of a tool's `forward`; of the same Python version only."""
+    function = inspect.unwrap(getattr(tool, "forward", None) or type(tool).__call__)
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    return digest_of(_compiled(code)) if code is not None else ""
+
+
+def _compiled(code: CodeType) -> list[Any]:
+    def constant(value: Any) -> Any:
+        if isinstance(value, CodeType):
+            return _compiled(value)
+        return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
+
+    return [code.co_code.hex(), [constant(value) for value in code.co_consts], list(code.co_names)]

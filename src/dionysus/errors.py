@@ -3,17 +3,24 @@
 DionysusError                 your fault, or the surroundings': one line, and what to do about it
 ├── BadInput                  a value that cannot be used
 │   ├── WatchError            the watched folder cannot be observed
-│   └── NotFound              no trace, goal or memory of that id
+│   ├── NotFound              no run, trace, goal or memory of that id
+│   ├── RunHeld               another process works on this run
+│   └── RunChanged            what would go on with this run is not what began it
 ├── StoreError                the store cannot be opened, read or written
-│   └── StoreTooNew           … because a newer Dionysus wrote it
+│   ├── StoreTooNew           … because a newer Dionysus wrote it
+│   └── Damaged               a journal or cassette can be read only up to some event
 ├── ModelError                a model cannot be opened, or did not answer
 ├── MissingExtra              an optional dependency is not installed
 ├── ToolRefused               raised by a ToolCall callback: this call must not be made
+├── CallUncertain             a call may or may not have happened before its process died
+├── ReplayDiverged            a run, made again, does something else than what is on record
 └── CallbackFailed            a callback that was registered as required raised
 
-RunInterrupted, RunAborted    signals, not errors: BaseExceptions, so that no agent takes them for
-                              the failure of a tool and goes on
+RunInterrupted, RunAborted,   signals, not errors: BaseExceptions, so that no agent takes them for
+LimitReached, RecordEnded     the failure of a tool and goes on
 """
+
+from typing import Literal
 
 
 class DionysusError(Exception):
@@ -40,6 +47,22 @@ class NotFound(BadInput):
         self.kind, self.wanted = kind, wanted
 
 
+class RunHeld(BadInput):
+    """Another process works on this run."""
+
+
+class RunChanged(BadInput):
+    """What would go on with a run is not what began it: `differences`, one line each."""
+
+    def __init__(self, run_id: str, differences: list[str]) -> None:
+        super().__init__(
+            f"run {run_id!r} was begun with something else: {'; '.join(differences)}. Go on with what it was begun "
+            "with; or take the changes along (accept_changes=True, --accept-changes: recorded answers count as long as "
+            "the prompts stay the same); or fork it where the change should begin"
+        )
+        self.differences = differences
+
+
 class StoreError(DionysusError):
     """The store cannot be opened, read or written."""
 
@@ -55,6 +78,14 @@ class StoreTooNew(StoreError):
             "update dionysus-agents, or name another store with --store"
         )
         self.found, self.known = found, known
+
+
+class Damaged(StoreError):
+    """A journal or cassette can be read only up to some event; nothing of it was changed."""
+
+    def __init__(self, what: str, *, usable: int, steps: int, reason: str, cure: str) -> None:
+        super().__init__(f"{what} is damaged after event {usable} (whole steps before that: {steps}): {reason}; {cure}")
+        self.usable, self.steps = usable, steps
 
 
 class ModelError(DionysusError):
@@ -75,6 +106,21 @@ class ToolRefused(DionysusError):
     """Raise it in a ToolCall callback's `before` phase: the call is not made, and the agent is told why."""
 
 
+class CallUncertain(DionysusError):
+    """A call had begun when its process died: it may or may not have happened."""
+
+
+class ReplayDiverged(DionysusError):
+    """A run, made again, does something else than what is on record."""
+
+    def __init__(self, position: str, what: str, *, difference: str = "", lost: list[str] | None = None) -> None:
+        parts = [f"{position}: {what}"]
+        if lost:
+            parts.append(f"the journal cannot hold {', '.join(dict.fromkeys(lost))}; let tools return plain data")
+        super().__init__("; ".join(parts) + (f"\n{difference}" if difference else ""))
+        self.position, self.what, self.difference = position, what, difference
+
+
 class CallbackFailed(DionysusError):
     """A callback that was registered as required raised; the run was stopped."""
 
@@ -92,3 +138,15 @@ class RunAborted(BaseException):
     def __init__(self, cause: DionysusError) -> None:
         super().__init__(str(cause))
         self.cause = cause
+
+
+class LimitReached(BaseException):
+    """A limit that was set for the run was reached; all finished calls are recorded, and the run can be taken up."""
+
+    def __init__(self, status: Literal["budget_exhausted", "interrupted"], reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class RecordEnded(BaseException):
+    """A replay came to the end of what is on record of a run that did not finish."""

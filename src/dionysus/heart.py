@@ -1,6 +1,6 @@
 """The heartbeat's cycle: look without a model, wake an agent if something happened, keep what it learned."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,15 +9,14 @@ from typing import Any
 
 from dionysus.agents.heartbeat import PLANNING_INTERVAL, HeartbeatAgent
 from dionysus.agents.tools import Senses, heartbeat_tools
+from dionysus.cycles import Cycle, Means
 from dionysus.errors import RunInterrupted
-from dionysus.journal import Frame, recorded_model
-from dionysus.memory.basins import Basins
+from dionysus.journal import Frame, Limits
 from dionysus.memory.goals import Goals
 from dionysus.memory.semantic import SemanticMemory
-from dionysus.recorder import Ending, Recorder
-from dionysus.stores import Store
-from dionysus.stores.contract import Beat, Goal, Status, Usage
-from dionysus.watching import Look, Watch
+from dionysus.recorder import Ending
+from dionysus.stores.contract import Beat, Goal, RunRecord, Status, Usage
+from dionysus.watching import Look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,51 +60,49 @@ class BeatReport:
     next_due: Goal | None = None
 
 
-class Heart:
+_CAN_GO_ON = ("interrupted", "budget_exhausted")
+
+
+class Heart(Cycle):
     """Beats, one at a time, over folders."""
 
-    def __init__(
-        self,
-        store: Store,
-        recorder: Recorder,
-        watch: Watch,
-        *,
-        memory: SemanticMemory,
-        basins: Basins,
-        goals: Goals,
-        planning: bool,
-        hide: Callable[[str], str],
-        clock: Callable[[], datetime],
-        new_suffix: Callable[[], str],
-    ) -> None:
+    verb, name = "beat", "heartbeat"
+
+    def __init__(self, means: Means, *, memory: SemanticMemory, goals: Goals, hide: Callable[[str], str]) -> None:
         """
         Args:
             hide: Replaces secrets in a text by placeholders.
         """
-        self._store, self._recorder, self._watch = store, recorder, watch
-        self._memory, self._basins, self._goals = memory, basins, goals
-        self._planning, self._hide = planning, hide
-        self._clock, self._new_suffix = clock, new_suffix
+        super().__init__(means)
+        self._memory, self._goals, self._hide = memory, goals, hide
 
     def beat(self, watch: Path, model: Any, *, git: bool, on_wake: Callable[[Waking], None] | None) -> BeatReport:
         """See `Runtime.beat`."""
         look = self._watch.look(watch, git=git)
         if not look.reasons:
             return self._idle(look)
-        beat, frame = self._open(look)
-        if on_wake is not None:
-            reasons, name = look.reasons, str(model.model_id)
-            on_wake(Waking(number=beat.number, place=look.place, reasons=reasons, model=name))
-        senses = self._watch.senses(look, f"beat {beat.number}", frame)
-        if not getattr(model, "is_reflex", False):
-            senses.thinker = recorded_model(model, frame, within_tool=True)
-        planning = PLANNING_INTERVAL if self._planning else None
-        agent = HeartbeatAgent(heartbeat_tools(senses), model, planning_interval=planning)
-        with self._interruption_noted(beat):
-            ending = self._recorder.run(frame, agent, agent.beat_task, place=look.place)
-        report = self._report(frame, beat, ending)
-        self._close(beat, senses, report)
-        return report
+        return self._work(look, self._open(look), model, self._request(look, model, git=git), on_wake=on_wake)
+
+    def resume(
+        self,
+        record: RunRecord,
+        model: Any,
+        *,
+        limits: Limits,
+        accept_changes: bool,
+        on_wake: Callable[[Waking], None] | None,
+    ) -> BeatReport:
+        """Goes on with a beat that did not finish: with what it saw; what has changed since is for the next one."""
+        beat = next(beat for beat in self._store.mind.beats(limit=-1) if beat.run_id == record.run_id)
+        return self._work(
+            self._look(record.request),
+            beat,
+            model,
+            record.request,
+            on_wake=on_wake,
+            limits=limits,
+            accept_changes=accept_changes,
+        )
 
     def mark_interrupted(self) -> None:
         """Beats whose run was cut off get the status `interrupted`; call it after the recorder's."""
@@ -131,7 +128,7 @@ class Heart:
             next_due=next((g for g in self._goals.listed() if g.due_at), None),
         )
 
-    def _open(self, look: Look) -> tuple[Beat, Frame]:
+    def _open(self, look: Look) -> Beat:
         with self._store.transaction():
             number = self._store.mind.open_beat(look.place, look.began)
             beat = Beat(
@@ -141,9 +138,43 @@ class Heart:
                 started_at=look.began,
                 reasons=look.reasons,
                 run_id=f"beat-{number}-{self._new_suffix()}",
+                snapshot=look.view.snapshot.to_json(),
             )
             self._store.mind.update_beat(beat)
-            return beat, self._recorder.claim(str(beat.run_id), "heartbeat")
+        return beat
+
+    def _agent(self, senses: Senses, model: Any) -> HeartbeatAgent:
+        planning = PLANNING_INTERVAL if self._means.planning else None
+        return HeartbeatAgent(heartbeat_tools(senses), model, planning_interval=planning)
+
+    def _work(
+        self,
+        look: Look,
+        beat: Beat,
+        model: Any,
+        request: Mapping[str, Any],
+        *,
+        on_wake: Callable[[Waking], None] | None,
+        limits: Limits | None = None,
+        accept_changes: bool = False,
+    ) -> BeatReport:
+        senses = self._watch.senses(look, f"beat {beat.number}")
+
+        def opened() -> None:
+            self._store.mind.update_beat(replace(beat, status="running"))
+            if on_wake is not None:
+                name = str(model.model_id)
+                on_wake(Waking(number=beat.number, place=look.place, reasons=beat.reasons, model=name))
+
+        agent = self._agent(senses, model)
+        attached = self._attached(agent, request, senses, opened)
+        with self._interruption_noted(beat):
+            frame, ending = attached.perform(
+                agent.beat_task, run_id=str(beat.run_id), limits=limits, accept_changes=accept_changes
+            )
+        report = self._report(frame, beat, ending)
+        self._close(beat, senses, report)
+        return report
 
     def _close(self, beat: Beat, senses: Senses, report: BeatReport) -> None:
         """All at once, so that a beat which does not get here has changed nothing the next one looks at."""
@@ -152,8 +183,7 @@ class Heart:
             beat,
             report=report.text,
             next_action=self._hide(senses.captured.get("impulses", "")) or None,
-            status="done" if done else "failed",
-            snapshot=senses.view.snapshot.to_json() if done else None,
+            status="done" if done else "interrupted" if report.status in _CAN_GO_ON else "failed",
         )
         with self._store.transaction():
             self._basins.close(senses.basin_id)

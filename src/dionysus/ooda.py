@@ -1,8 +1,7 @@
 """One OODA cycle over a folder, on the record: a manager and its three faculties answer a question."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,12 +9,11 @@ from dionysus.agents.faculties import Faculty, MetacognitionAgent, PerceptionAge
 from dionysus.agents.managed import ManagedMetacognitionAgent, ManagedPerceptionAgent, ManagedReasoningAgent
 from dionysus.agents.manager import ConsciousnessManager, ooda_task
 from dionysus.agents.tools import Senses
-from dionysus.journal import Frame, recorded_model
-from dionysus.memory.basins import Basins
-from dionysus.recorder import Ending, Recorder
-from dionysus.stores import Store
-from dionysus.stores.contract import Memory, Status, Usage
-from dionysus.watching import Watch
+from dionysus.cycles import Cycle
+from dionysus.journal import Frame, Limits
+from dionysus.recorder import Ending
+from dionysus.stores.contract import Memory, RunRecord, Status, Usage
+from dionysus.watching import Look
 
 SomeFaculty = TypeVar("SomeFaculty", bound=Faculty)
 
@@ -54,46 +52,63 @@ class Answer:
     seconds: float = 0.0
 
 
-class Mind:
+class Mind(Cycle):
     """Answers questions, one cycle each."""
 
-    def __init__(
-        self,
-        store: Store,
-        recorder: Recorder,
-        watch: Watch,
-        *,
-        basins: Basins,
-        planning: bool,
-        clock: Callable[[], datetime],
-        new_suffix: Callable[[], str],
-    ) -> None:
-        self._store, self._recorder, self._watch = store, recorder, watch
-        self._basins, self._planning = basins, planning
-        self._clock, self._new_suffix = clock, new_suffix
+    verb, name = "ask", "consciousness_manager"
 
     def ask(
         self, question: str, watch: Path, model: Any, *, git: bool, on_start: Callable[[str, str], None] | None
     ) -> Answer:
         """See `Runtime.ask`."""
         look = self._watch.look(watch, git=git)
+        request = self._request(look, model, git=git, question=question)
         run_id = self._recorder.new_id("ask", self._new_suffix)
-        with self._store.transaction():
-            frame = self._recorder.claim(run_id, "consciousness_manager")
-        if on_start is not None:
-            on_start(look.place, str(getattr(model, "model_id", "")))
-        senses = self._watch.senses(look, run_id, frame)
+        return self._work(look, run_id, model, request, on_start=on_start)
+
+    def resume(
+        self,
+        record: RunRecord,
+        model: Any,
+        *,
+        limits: Limits,
+        accept_changes: bool,
+        on_start: Callable[[str, str], None] | None,
+    ) -> Answer:
+        """Goes on with a question that was not answered."""
+        look = self._look(record.request)
+        return self._work(
+            look, record.run_id, model, record.request, on_start=on_start, limits=limits, accept_changes=accept_changes
+        )
+
+    def _work(
+        self,
+        look: Look,
+        run_id: str,
+        model: Any,
+        request: Mapping[str, Any],
+        *,
+        on_start: Callable[[str, str], None] | None,
+        limits: Limits | None = None,
+        accept_changes: bool = False,
+    ) -> Answer:
+        senses = self._watch.senses(look, run_id)
+
+        def opened() -> None:
+            if on_start is not None:
+                on_start(look.place, str(getattr(model, "model_id", "")))
+
+        attached = self._attached(self._agent(senses, model), request, senses, opened)
         try:
-            manager = self._manager(senses, frame, model)
-            ending = self._recorder.run(frame, manager, ooda_task(question), place=look.place)
+            frame, ending = attached.perform(
+                ooda_task(request["question"]), run_id=run_id, limits=limits, accept_changes=accept_changes
+            )
         finally:
             self._basins.close(senses.basin_id)
         return self._answer(frame, ending, senses)
 
-    def _manager(self, senses: Senses, frame: Frame, model: Any) -> ConsciousnessManager:
-        if not getattr(model, "is_reflex", False):
-            senses.thinker = recorded_model(model, frame, within_tool=True)
-        planned: dict[str, Any] = {} if self._planning else {"planning_interval": None}
+    def _agent(self, senses: Senses, model: Any) -> ConsciousnessManager:
+        planned: dict[str, Any] = {} if self._means.planning else {"planning_interval": None}
 
         def build(kind: type[SomeFaculty]) -> SomeFaculty:
             return kind(kind.tools_over(senses), model, **planned)
@@ -103,6 +118,7 @@ class Mind:
             ManagedReasoningAgent(lambda: build(ReasoningAgent)),
             ManagedMetacognitionAgent(lambda: build(MetacognitionAgent)),
         ]
+
         return ConsciousnessManager(members, model, **planned)
 
     def _answer(self, frame: Frame, ending: Ending, senses: Senses) -> Answer:

@@ -8,10 +8,11 @@ import copy
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from itertools import count
 from typing import Any
 
 from smolagents import ActionStep, MultiStepAgent, PlanningStep
@@ -20,7 +21,7 @@ from smolagents.monitoring import Monitor
 from smolagents.remote_executors import RemotePythonExecutor
 from smolagents.utils import AgentMaxStepsError
 
-from dionysus.agents.managed import ManagedAgent, delegate, fresh_agent
+from dionysus.agents.managed import ManagedAgent, delegate, fresh_agent, is_built
 from dionysus.callbacks.audit import Audit
 from dionysus.callbacks.basins import basin_activation_callback
 from dionysus.callbacks.flow import river_flow_callback
@@ -28,14 +29,37 @@ from dionysus.callbacks.iwmt import iwmt_coherence_callback
 from dionysus.callbacks.pruning import MemoryPruning, Rule
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.callbacks.tracing import execution_trace_callback
-from dionysus.copying import Calls, StepCallbacks, as_it_ended, own_executor, with_recall
-from dionysus.errors import BadInput, DionysusError, RunAborted, RunInterrupted
-from dionysus.journal import Frame, Journal, RecordedExecutor, Run, recorded_model, recorded_tool
+from dionysus.copying import Calls, StepCallbacks, as_it_ended, differences, made_of, own_executor, with_recall
+from dionysus.errors import (
+    BadInput,
+    DionysusError,
+    LimitReached,
+    NotFound,
+    RecordEnded,
+    RunAborted,
+    RunChanged,
+    RunHeld,
+    RunInterrupted,
+)
+from dionysus.journal import (
+    Budget,
+    Frame,
+    InFlight,
+    Journal,
+    Limits,
+    Past,
+    RecordedExecutor,
+    Run,
+    recorded_model,
+    recorded_tool,
+)
 from dionysus.journal.holding import Holder
+from dionysus.journal.replaying import Branch, whole_events
 from dionysus.journal.secrets import Secrets
+from dionysus.journal.values import digest_of, plain
 from dionysus.memory.basins import Basins
 from dionysus.memory.semantic import SemanticMemory
-from dionysus.models.metering import measure
+from dionysus.models.metering import is_priced, measure
 from dionysus.settings import Settings
 from dionysus.stores import Store
 from dionysus.stores.contract import RunRecord, Status
@@ -70,12 +94,20 @@ class Recorder:
         basins: Basins,
         secrets: Secrets,
         clock: Callable[[], datetime],
+        budget: Budget,
+        daily: Budget,
     ) -> None:
+        """
+        Args:
+            budget: Of runs that are given none.
+            daily: Of all runs of a UTC day.
+        """
         self.callbacks = CallbackRegistry()
         """The user's own, for every agent."""
         self._store, self._settings, self._clock = store, settings, clock
-        self._memory, self._basins, self._secrets = memory, basins, secrets
+        self._memory, self._basins, self.secrets = memory, basins, secrets
         self._holder = Holder(store.path)
+        self._budget, self._daily = budget, daily
         self._journal = Journal(store.records, Projection(store.records) if settings.trace else None, clock)
         self._audit = Audit(settings.audit, clock=clock) if settings.audit else None
         self._running: set[Run] = set()
@@ -92,25 +124,197 @@ class Recorder:
         tried = [f"{name}-{new_suffix()}" for _ in range(_DRAWN)]
         return next((drawn for drawn in tried if self._store.records.run(drawn) is None), tried[0])
 
-    def claim(self, run_id: str, agent_name: str) -> Frame:
-        """Opens a run that this process holds; returns its agent's frame. Call it in the caller's transaction.
+    def claim(
+        self,
+        run_id: str,
+        agent_name: str,
+        *,
+        request: Mapping[str, Any] | None = None,
+        limits: Limits | None = None,
+        in_flight: InFlight = "report",
+        owner: object = None,
+    ) -> Frame:
+        """Opens a run that this process holds; returns its agent's frame.
+
+        Args:
+            request: What was asked for, so that the run can be taken up.
+            owner: Whose `stop` ends it.
 
         Raises:
             BadInput: There is a run of that id.
         """
-        if self._store.records.run(run_id) is not None:
-            raise BadInput(f"run {run_id!r} exists; give another run_id")
-        self._store.records.save_run(
-            RunRecord(
-                run_id=run_id,
-                agent_name=agent_name,
-                status="running",
-                started_at=self._clock(),
-                holder=self._holder.claim(),
+        set_limits = self._limits(limits)
+        with self._store.transaction():
+            if self._store.records.run(run_id) is not None:
+                raise BadInput(f"run {run_id!r} exists; give another run_id")
+            self._store.records.save_run(
+                RunRecord(
+                    run_id=run_id,
+                    agent_name=agent_name,
+                    status="running",
+                    started_at=self._clock(),
+                    holder=self._holder.claim(),
+                    request={**(request or {}), "budget": set_limits.budget.as_plain()},
+                )
             )
+        return self._top_frame(run_id, agent_name, Past(), set_limits, in_flight, owner)
+
+    def reopen(
+        self,
+        run_id: str,
+        *,
+        task: str,
+        inputs: Mapping[str, Any],
+        made_of: Mapping[str, Any],
+        accept_changes: bool = False,
+        limits: Limits | None = None,
+        in_flight: InFlight = "report",
+        owner: object = None,
+    ) -> Frame:
+        """Takes a run up that is not finished; this process holds it from now on. Returns its agent's frame.
+
+        Args:
+            task, inputs, made_of: What would go on with it, to be held against what began it.
+            accept_changes: Go on whatever differs.
+            limits: Without a budget, the run's own one stays.
+
+        Raises:
+            NotFound: No such run.
+            RunHeld: Another process works on it.
+            RunChanged: What would go on is not what began it.
+            Damaged: Not all of its journal can be read.
+        """
+        records = self._store.records
+        with self._store.transaction():
+            record = self.found(run_id)
+            mine = record.holder == self._holder.id and not any(run.id == run_id for run in self._running)
+            if record.status == "running" and not mine and self._holder.is_alive(record.holder):
+                raise RunHeld(f"run {run_id!r} is under way: {self._holder.in_words(record.holder)} works on it")
+            past = self.past(run_id)
+            found = self._changes(past, task, inputs, made_of)
+            if found and not accept_changes:
+                raise RunChanged(run_id, found)
+            chosen = self._limits(limits)
+            if limits is None or limits.budget.is_unlimited:
+                chosen = replace(chosen, budget=Budget(**record.request.get("budget", {})))
+            request = {**record.request, "budget": chosen.budget.as_plain()}
+            records.save_run(replace(record, status="running", holder=self._holder.claim(), request=request))
+            frame = self._top_frame(run_id, record.agent_name, past, chosen, in_flight, owner)
+            self._running.add(frame.run)
+        return frame
+
+    def fork(
+        self,
+        run_id: str,
+        new_id: str,
+        *,
+        at_step: int,
+        edit: Mapping[str, str],
+        made_of: Mapping[str, Any],
+        request: Mapping[str, Any],
+        limits: Limits | None = None,
+        in_flight: InFlight = "report",
+        owner: object = None,
+    ) -> Frame:
+        """Opens a run that shares the first steps of another by reference; returns its agent's frame.
+
+        Args:
+            at_step: Actions that are shared.
+            edit: `observation` of the last of them, or `plan` that is in force then, in other words.
+            made_of: What the agent is made of that goes on.
+
+        Raises:
+            NotFound: No such run.
+            BadInput: No such step, nothing of that kind to edit, or a run of the new id.
+        """
+        parent = self.found(run_id)
+        branch = Branch(self._store.records, run_id, at_step, edit)
+        chosen = self._limits(limits)
+        with self._journal.transaction():
+            if self._store.records.run(new_id) is not None:
+                raise BadInput(f"run {new_id!r} exists; give another id")
+            self._store.records.save_run(
+                RunRecord(
+                    run_id=new_id,
+                    agent_name=parent.agent_name,
+                    status="running",
+                    started_at=self._clock(),
+                    holder=self._holder.claim(),
+                    request={**request, "budget": chosen.budget.as_plain(), "at_step": at_step},
+                    parent=run_id,
+                    parent_seq=branch.seq,
+                )
+            )
+            forked = {"trace": new_id, "from": run_id, "at_step": at_step, "made_of": made_of}
+            self._journal.append(new_id, "run_forked", parent.agent_name, forked, secrets=self.secrets)
+            for edited in branch.edited:
+                self._journal.append(
+                    new_id, "step_finished", edited.position, {**edited.body, "trace": new_id}, secrets=self.secrets
+                )
+        return self._top_frame(new_id, parent.agent_name, self.past(new_id), chosen, in_flight, owner)
+
+    def shadow(self, run_id: str) -> Frame:
+        """The frame of a run that is only played again: nothing but its record answers, and nothing is written.
+
+        Raises:
+            NotFound, Damaged: As `reopen`.
+        """
+        record, past = self.found(run_id), self.past(run_id)
+        if not past:
+            raise BadInput(f"run {run_id!r} did not begin: there is nothing to replay")
+        run = Run(run_id, self._journal, secrets=self.secrets, meter=measure, past=past, live=False)
+        return Frame(run=run, agent_name=record.agent_name, trace_id=run_id, path=record.agent_name)
+
+    def found(self, run_id: str) -> RunRecord:
+        """The run of that id.
+
+        Raises:
+            NotFound: There is none.
+        """
+        record = self._store.records.run(run_id)
+        if record is None:
+            raise NotFound("run", run_id, see="`dionysus runs list`")
+        return record
+
+    def past(self, run_id: str) -> Past:
+        """What is on record of a run.
+
+        Raises:
+            Damaged: Not all of it can be read.
+        """
+        return Past(whole_events(self._store.records, run_id))
+
+    def _top_frame(
+        self, run_id: str, name: str, past: Past, limits: Limits, in_flight: InFlight, owner: object
+    ) -> Frame:
+        run = Run(
+            run_id,
+            self._journal,
+            secrets=self.secrets,
+            meter=measure,
+            is_priced=is_priced,
+            past=past,
+            limits=limits,
+            in_flight=in_flight,
+            owner=owner,
         )
-        run = Run(run_id, self._journal, secrets=self._secrets, meter=measure)
-        return Frame(run=run, agent_name=agent_name, trace_id=run_id, path=agent_name)
+        return Frame(run=run, agent_name=name, trace_id=run_id, path=name)
+
+    def _changes(self, past: Past, task: str, inputs: Mapping[str, Any], made_of: Mapping[str, Any]) -> list[str]:
+        """What is not as it was when the run began, a line each."""
+        if past.top is None:
+            return []
+        then, now = past.top.body, self.secrets.hide_in(plain(inputs))
+        found = [] if then["task"] == self.secrets.hide(task) else ["the task is another one"]
+        if digest_of(then["inputs"]) != digest_of(now):
+            found += differences(then["inputs"], now, "inputs")
+        return found + differences(past.made_of, made_of)
+
+    def _limits(self, given: Limits | None) -> Limits:
+        """The given limits; the settings' budgets where those have none."""
+        limits = given or Limits()
+        budget = self._budget if limits.budget.is_unlimited else limits.budget
+        return replace(limits, budget=budget, daily=self._daily if limits.daily.is_unlimited else limits.daily)
 
     def run(
         self,
@@ -122,7 +326,7 @@ class Recorder:
         place: str = "",
         **inputs: Any,
     ) -> Ending:
-        """Runs a recorded copy of an agent to its end, whatever that is.
+        """Runs a recorded copy of an agent to its end, whatever that is; a limit that was reached is one, too.
 
         Args:
             pruning: Default: the settings'.
@@ -137,6 +341,8 @@ class Recorder:
         try:
             with self.top(frame):
                 self.go(frame, self.recorded(agent, frame, pruning=pruning, place=place), task, inputs, ending)
+        except (LimitReached, RecordEnded):  # said in `ending`
+            log.debug("run %s stopped: %s", frame.run.id, ending.error)
         except Exception as failure:
             if failure is not ending.failure:
                 raise
@@ -160,7 +366,7 @@ class Recorder:
         with self.top(frame):
             clone = self.recorded(agent, frame, pruning=pruning)
             with self._on_record(frame, clone, task, inputs, ending):
-                steps = type(agent).run(clone, self._secrets.hide(task), stream=True, **inputs)
+                steps = type(agent).run(clone, self.secrets.hide(task), stream=True, **inputs)
                 try:
                     for step in steps:
                         if isinstance(step, FinalAnswerStep):
@@ -171,9 +377,21 @@ class Recorder:
                     _close(steps)
                     raise
 
-    def stop(self, reason: str) -> bool:
-        """Asks what runs now to end before its next call; safe from a signal handler. False: nothing runs."""
-        running = list(self._running)
+    def has(self, run_id: str) -> bool:
+        """Whether there is a run of that id."""
+        return self._store.records.run(run_id) is not None
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """Several verbs on the store, all or nothing."""
+        return self._store.transaction()
+
+    def stop(self, reason: str, *, of: object = None) -> bool:
+        """Asks what runs now to end before its next call; safe from a signal handler. False: nothing runs.
+
+        Args:
+            of: Only the runs of this owner.
+        """
+        running = [run for run in list(self._running) if of is None or run.owner is of]
         for run in running:
             run.stop(reason)
         return bool(running)
@@ -184,11 +402,11 @@ class Recorder:
         for run in records.runs("running"):
             if self._holder.is_alive(run.holder):
                 continue
-            with self._store.transaction():
+            with self._journal.transaction():
                 for trace in records.traces(run_id=run.run_id, status="running", limit=1000):
                     error = "its process ended without finishing it"
                     body = {"trace": trace.id, "status": "interrupted", "output": None, "error": error}
-                    self._journal.append(run.run_id, "run_finished", "recovery", body, secrets=self._secrets)
+                    self._journal.append(run.run_id, "run_finished", "recovery", body, secrets=self.secrets)
                 records.set_run_status(run.run_id, "interrupted")
             self._journal.forget(run.run_id)
 
@@ -201,13 +419,15 @@ class Recorder:
         except RunAborted as aborted:
             raise aborted.cause from aborted.cause.__cause__
         except BaseException:
-            if not frame.started:  # nothing of it is on record
+            if not frame.started and frame.run.live:  # nothing of it is on record
                 self._store.records.set_run_status(frame.run.id, "error")
             raise
         finally:
             self._running.discard(frame.run)
-            self._journal.forget(frame.run.id)
-            frame.run.stop("the run is over")  # what still runs in threads of its own ends at its next call
+            frame.run.stop("the run is over")  # what still runs in threads of its own ends at its next call …
+            frame.run.is_closed = True  # … and writes nothing
+            if frame.run.live:
+                self._journal.forget(frame.run.id)
 
     # -- one agent -------------------------------------------------------------------------------------
 
@@ -216,6 +436,8 @@ class Recorder:
     ) -> MultiStepAgent:
         """A copy of an agent whose calls go through `frame`."""
         rule = pruning or self._settings.pruning_rule
+        if frame.parent is None:
+            frame.made_of = self.made_of(agent, rule)
         clone = copy.copy(agent)
         frame.bind(clone)
         clone.memory = copy.copy(agent.memory)
@@ -244,7 +466,7 @@ class Recorder:
     def go(self, frame: Frame, clone: MultiStepAgent, task: str, inputs: Mapping[str, Any], ending: Ending) -> Any:
         """Runs a recorded copy; returns its answer, and fills in how it ended."""
         with self._on_record(frame, clone, task, inputs, ending):
-            ending.output = type(clone).run(clone, self._secrets.hide(task), **inputs)
+            ending.output = type(clone).run(clone, self.secrets.hide(task), **inputs)
         return ending.output
 
     @contextmanager
@@ -252,8 +474,9 @@ class Recorder:
         self, frame: Frame, clone: MultiStepAgent, task: str, inputs: Mapping[str, Any], ending: Ending
     ) -> Iterator[None]:
         """Writes that an agent began, and how it ended."""
+        made_of = frame.made_of if frame.parent is None else None
         frame.max_steps = inputs.get("max_steps") or clone.max_steps
-        frame.start(task, str(getattr(clone.model, "model_id", "")), inputs)
+        frame.start(task, str(getattr(clone.model, "model_id", "")), inputs, made_of)
         try:
             yield
             last = clone.memory.steps[-1] if clone.memory.steps else None
@@ -265,19 +488,32 @@ class Recorder:
         except (RunInterrupted, KeyboardInterrupt) as stop:
             ending.status, ending.error = "interrupted", str(stop) or "interrupted"
             raise
+        except LimitReached as limit:
+            ending.status, ending.error = limit.status, str(limit)
+            raise
+        except RecordEnded as end:
+            ending.status, ending.error = "interrupted", str(end)
+            raise
         except RunAborted as aborted:
             ending.error = str(aborted)
             raise
         except Exception as failure:  # whatever ends an agent's run is its error, in the trace and for the caller
-            ending.failure, ending.error = failure, self._secrets.hide(_reason(failure))
+            ending.failure, ending.error = failure, self.secrets.hide(_reason(failure))
             raise
         except BaseException as stop:  # the stream was closed, or the interpreter is on its way out
             ending.status, ending.error = "interrupted", frame.run.stop_reason or type(stop).__name__
             raise
         finally:
             frame.finish(ending.status, output=ending.output, error=ending.error)
-            if frame.parent is None:
+            if frame.parent is None and frame.run.live:
                 self._store.records.set_run_status(frame.run.id, ending.status)
+
+    def made_of(self, agent: MultiStepAgent, rule: Rule) -> dict[str, Any]:
+        """What a run of this agent depends on: the agent, and what the runtime adds to its prompts."""
+        on = self._settings
+        window = {"memory_window": on.memory_window} if rule == "window" else {}
+        ours = {"coherence": on.coherence, "flow": on.flow, "basins": on.basins, "pruning": rule, **window}
+        return {"agent": made_of(agent), "runtime": ours}
 
     def _callbacks_for(self, frame: Frame, rule: Rule, place: str) -> CallbackRegistry:
         """The built-in callbacks that are switched on, then the user's, then the one that seals the step."""
@@ -317,36 +553,48 @@ class _StandIn:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """The report; a tool call of the manager, which may be refused as any other."""
         named = dict(zip(("task", "additional_args"), args, strict=False)) | kwargs
-        name = self._member.name
-        return self._parent.tool_call(name, named, lambda: self._answer(*args, **kwargs), idempotent=True)
+        member = self._member
+        is_agent = isinstance(member, MultiStepAgent) or (isinstance(member, ManagedAgent) and is_built(member))
+        return self._parent.tool_call(
+            member.name,
+            named,
+            lambda position: self._answer(position, *args, **kwargs),
+            idempotent=is_agent or bool(getattr(member, "idempotent", False)),
+            again=is_agent,
+        )
 
-    def _answer(self, task: str, *args: Any, **kwargs: Any) -> Any:
+    def _answer(self, position: str, task: str, *args: Any, **kwargs: Any) -> Any:
         if isinstance(self._member, ManagedAgent):
             fresh = fresh_agent(self._member)
             if fresh is not None:
-                return delegate(self._recorded(fresh, task, self._parent.member_steps)[0], task, *args, **kwargs)
+                made = self._recorded(fresh, position, self._parent.member_steps)[0]
+                return delegate(made, task, *args, **kwargs)
         if not isinstance(self._member, MultiStepAgent):  # smolagents takes anything with a name and a call
             return self._member(task, *args, **kwargs)
         with self._calls.one() as agent:
-            clone, frame, ending = self._recorded(agent, task, None)
+            clone, frame, ending = self._recorded(agent, position, None)
             report = clone(task, *args, **kwargs)
             self._calls.ended(as_it_ended(self._member, frame))
         return f"{report}\n[{self._member.name}: {ending.error}]" if ending.status == "max_steps" else report
 
     def _recorded(
-        self, agent: MultiStepAgent, task: str, most_steps: int | None
+        self, agent: MultiStepAgent, position: str, most_steps: int | None
     ) -> tuple[MultiStepAgent, Frame, Ending]:
         """A copy whose `run` is on record – each time it is called, as an agent's own `__call__` may do."""
-        frame = self._parent.child(self._member.name, task)
+        frame = self._parent.child(self._member.name, position)
         clone = self._copy(agent, frame)
         if most_steps is not None:
             clone.max_steps = min(clone.max_steps, most_steps)
         ending = Ending()
+        times = count(1)
 
         def run(full_task: str, **inputs: Any) -> Any:
-            if not frame.started:
+            nth = next(times)
+            if nth == 1:
                 return self._recorder.go(frame, clone, full_task, inputs, ending)
-            again = self._parent.child(self._member.name, full_task)
+            again = self._parent.child(
+                self._member.name, f"{position.rpartition('#')[0]}.{nth}{position[position.rindex('#') :]}"
+            )
             other = self._copy(agent, again)
             return self._recorder.go(again, other, full_task, inputs, ending)
 

@@ -1,22 +1,26 @@
 """The composition root: opens store and model, builds the services, and has the verbs."""
 
+import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, get_args
 
-from smolagents import MultiStepAgent
+from smolagents import Model, MultiStepAgent, ToolCallingAgent
 
 from dionysus.agents.tools import Senses
-from dionysus.attached import Attached, RecordedRun, RecordedStream
+from dionysus.attached import FINISHED, Attached, RecordedRun, RecordedStream
 from dionysus.callbacks.pruning import Rule
 from dionysus.callbacks.registry import CallbackRegistry
-from dionysus.errors import BadInput
+from dionysus.copying import reaching_imports
+from dionysus.cycles import Means
+from dionysus.errors import BadInput, NotFound
 from dionysus.heart import BeatReport, Heart, Waking
+from dionysus.journal import Budget, InFlight, Limits
 from dionysus.journal.secrets import Secrets, named_secrets
 from dionysus.memory.basins import Basins
 from dionysus.memory.goals import Goals
@@ -26,10 +30,14 @@ from dionysus.ooda import Answer, Mind
 from dionysus.recorder import Recorder
 from dionysus.settings import Settings, load_settings
 from dionysus.stores import open_store
+from dionysus.stores.contract import RunRecord
 from dionysus.traces import ExecutionTraceService
 from dionysus.watching import Watch
 
+log = logging.getLogger("dionysus")
 _NOTE_CHARS = 100_000
+_AT_ONCE = ("reflex", "scripted")
+"""Models that answer at once: nothing is to be waited for."""
 
 
 class Runtime:
@@ -58,6 +66,8 @@ class Runtime:
         self.settings = settings or load_settings()
         self.clock = clock
         self._given_model = model if model is not None else self.settings.model
+        self._model_was_chosen = model is not None or "model" in self.settings.model_fields_set
+        self._waits = not (isinstance(self._given_model, str) and self._given_model.partition(":")[0] in _AT_ONCE)
         self._model: Any = None
         self._key = self.settings.api_key.get_secret_value() if self.settings.api_key else None
         known = [*named_secrets(os.environ), *([self._key] if self._key else [])]
@@ -77,10 +87,18 @@ class Runtime:
         self.basins = Basins(mind, clock=clock)
         self.memory = SemanticMemory(mind, self.basins, clock=clock, hide=hide)
         self.goals = Goals(mind, clock=clock, hide=hide)
+        on = self.settings
         self._recorder = Recorder(
-            self._store, self.settings, memory=self.memory, basins=self.basins, secrets=self._secrets, clock=clock
+            self._store,
+            on,
+            memory=self.memory,
+            basins=self.basins,
+            secrets=self._secrets,
+            clock=clock,
+            budget=_budget("DIONYSUS_BUDGET", on.budget),
+            daily=_budget("DIONYSUS_DAILY_BUDGET", on.daily_budget),
         )
-        self._watch = watch = Watch(
+        self._watch = Watch(
             self._store,
             memory=self.memory,
             basins=self.basins,
@@ -88,27 +106,21 @@ class Runtime:
             own_files=self._own_files(),
             clock=clock,
         )
-        self._mind = Mind(
-            self._store,
-            self._recorder,
-            watch,
+        means = Means(
+            store=self._store,
+            recorder=self._recorder,
+            watch=self._watch,
             basins=self.basins,
-            planning=self.settings.planning,
+            planning=on.planning,
+            pruning=on.pruning_rule,
+            limits=Limits(model_timeout_s=on.model_timeout_s if self._waits else None),
+            in_flight=on.in_flight,
             clock=clock,
             new_suffix=new_suffix,
         )
-        self._heart = Heart(
-            self._store,
-            self._recorder,
-            watch,
-            memory=self.memory,
-            basins=self.basins,
-            goals=self.goals,
-            planning=self.settings.planning,
-            hide=hide,
-            clock=clock,
-            new_suffix=new_suffix,
-        )
+        self._mind = Mind(means)
+        self._heart = Heart(means, memory=self.memory, goals=self.goals, hide=hide)
+        self._cycles: dict[str, Heart | Mind] = {cycle.verb: cycle for cycle in (self._heart, self._mind)}
         self._recorder.mark_interrupted()
         self._heart.mark_interrupted()
 
@@ -134,18 +146,14 @@ class Runtime:
     def model(self) -> Any:
         """The model that agents think with, opened at first use."""
         if self._model is None:
-            given = self._given_model
-            self._model = (
-                open_model(
-                    given,
-                    api_base=self.settings.api_base,
-                    api_key=self._key,
-                    timeout_s=self.settings.model_timeout_s,
-                )
-                if isinstance(given, str)
-                else given
-            )
+            self._model = self._opened(self._given_model)
         return self._model
+
+    def _opened(self, model: Any) -> Any:
+        if not isinstance(model, str):
+            return model
+        on = self.settings
+        return open_model(model, api_base=on.api_base, api_key=self._key, timeout_s=on.model_timeout_s)
 
     def beat(
         self, watch: str | Path = ".", *, git: bool = True, on_wake: Callable[[Waking], None] | None = None
@@ -204,23 +212,193 @@ class Runtime:
         finally:
             self.basins.close(senses.basin_id)
 
-    def attach(self, agent: MultiStepAgent, *, pruning: Rule = "off") -> Attached:
+    def attach(
+        self,
+        agent: MultiStepAgent,
+        *,
+        pruning: Rule = "off",
+        budget: Budget | None = None,
+        in_flight: InFlight | None = None,
+        model_timeout_s: float | None = None,
+    ) -> Attached:
         """Any smolagents agent, with its managed agents, on the record: `attach(agent).run(task)`.
 
-        The agent is left as it was. Its runs carry the built-in callbacks and those of `callbacks`.
+        The agent is left as it was. Its runs carry the built-in callbacks and those of `callbacks`. What is promised
+        for them – no finished call is made again – goes for calls of models and tools. The code of a `CodeAgent` does
+        run again when its run is taken up: what its authorised imports do outside the process happens again, and a
+        warning names those that can reach outside.
 
         Args:
             pruning: `see-once` or `window` shortens what was seen; this adds a tool `recall_observation` and one line
                 to the system prompt. `off`: each result says what see-once would have saved.
+            budget: Of each run; default: the settings'.
+            in_flight: What to do about a tool call that had begun when the process died, where the tool does not say
+                that it is `idempotent`: `report` it to the agent, `fail`, or `retry` it. Default: the settings'.
+            model_timeout_s: Seconds after which a model call is left behind; default: as long as the model takes.
 
         Raises:
             BadInput: Not a smolagents agent, or no such rule.
         """
         if not isinstance(agent, MultiStepAgent):
             raise BadInput(f"cannot attach {type(agent).__name__}: it is no smolagents MultiStepAgent")
-        if pruning not in get_args(Rule):
-            raise BadInput(f"pruning {pruning!r} is not one of {', '.join(get_args(Rule))}")
-        return Attached(agent, self._recorder, self._store, pruning=pruning, new_suffix=self._new_suffix)
+        for what, value, kinds in (("pruning", pruning, Rule), ("in_flight", in_flight, InFlight)):
+            if value is not None and value not in get_args(kinds):
+                raise BadInput(f"{what} {value!r} is not one of {', '.join(get_args(kinds))}")
+        reaching = reaching_imports(agent)
+        if reaching:
+            log.warning(
+                "code of %s may import %s, which can reach outside the process; when a run is resumed that code runs "
+                "again, and only calls of tools are not repeated",
+                agent.name or type(agent).__name__,
+                ", ".join(reaching),
+            )
+        return Attached(
+            agent,
+            self._recorder,
+            pruning=pruning,
+            limits=Limits(budget=budget or Budget(), model_timeout_s=model_timeout_s),
+            in_flight=in_flight or self.settings.in_flight,
+            new_suffix=self._new_suffix,
+        )
+
+    # -- runs ------------------------------------------------------------------------------------------
+
+    def runs(self, *, limit: int = 20) -> list[RunRecord]:
+        """Runs, newest first; one whose status is neither `success` nor `max_steps` nor `running` can be resumed."""
+        return self._store.records.runs(limit=limit)
+
+    def run_named(self, run_id: str) -> str:
+        """The id of the run that this is the beginning of.
+
+        Raises:
+            NotFound: There is none.
+            BadInput: There are several.
+        """
+        found = self._store.records.run_ids(run_id) if run_id else []
+        if run_id in found or len(found) == 1:
+            return run_id if run_id in found else found[0]
+        if found:
+            raise BadInput(f"{len(found)} runs begin with {run_id!r}: {', '.join(found[:5])}; write more")
+        raise NotFound("run", run_id, see="`dionysus runs list`")
+
+    def resume(
+        self,
+        run_id: str,
+        agent: MultiStepAgent | None = None,
+        *,
+        budget: Budget | None = None,
+        deadline_s: float | None = None,
+        in_flight: InFlight | None = None,
+        accept_changes: bool = False,
+        on_wake: Callable[[Waking], None] | None = None,
+        on_start: Callable[[str, str], None] | None = None,
+    ) -> BeatReport | Answer | RecordedRun:
+        """Goes on with a run that did not finish, where it stopped: no finished call is made again.
+
+        Args:
+            agent: For runs of your own agents: the agent, as it was.
+            budget: For the whole run, what it took so far included; default: the one that it had.
+            deadline_s: Seconds from now.
+            in_flight: See `attach`.
+            accept_changes: Go on although agent, model or settings are not what they were.
+
+        Raises:
+            NotFound: No such run.
+            BadInput: It needs an agent.
+            RunHeld: Another process works on it.
+            RunChanged: What would go on is not what began it; with each difference.
+            ReplayDiverged: Made again up to where it stopped, the run does not do what is on record.
+        """
+        record = self._recorder.found(run_id)
+        cycle = self._cycles.get(str(record.request.get("verb")))
+        policy = in_flight or self.settings.in_flight
+        if agent is not None or cycle is None or record.status in FINISHED:
+            attached = self._attached_for(record, agent, in_flight=policy)
+            done: RecordedRun = attached.resume(
+                run_id, budget=budget, deadline_s=deadline_s, accept_changes=accept_changes
+            )
+            return done
+        limits = Limits(
+            budget=budget or Budget(),
+            deadline_s=deadline_s,
+            model_timeout_s=self.settings.model_timeout_s if self._waits else None,
+        )
+        model = self._model_for(record)
+        if isinstance(cycle, Heart):
+            return cycle.resume(record, model, limits=limits, accept_changes=accept_changes, on_wake=on_wake)
+        return cycle.resume(record, model, limits=limits, accept_changes=accept_changes, on_start=on_start)
+
+    def replay(self, run_id: str, agent: MultiStepAgent | None = None) -> RecordedRun:
+        """Plays a run again from its record alone – no model, no tool, no clock – and checks that it does the same.
+
+        So a changed agent, prompt or callback is tested against what really happened. Code that an agent wrote does
+        run again.
+
+        Args:
+            agent: For runs of your own agents: the agent.
+
+        Raises:
+            NotFound: No such run.
+            BadInput: It needs an agent.
+            ReplayDiverged: It does something else; with the position and the first difference.
+        """
+        record = self._recorder.found(run_id)
+        cycle = self._cycles.get(_base_verb(record))
+        if agent is None and cycle is not None:
+            return cycle.replay(record)
+        return self._attached_for(record, agent).replay(run_id)
+
+    def fork(
+        self,
+        run_id: str,
+        agent: MultiStepAgent | None = None,
+        *,
+        at_step: int,
+        model: Any = None,
+        edit: Mapping[str, str] | None = None,
+        new_id: str | None = None,
+        budget: Budget | None = None,
+        deadline_s: float | None = None,
+    ) -> RecordedRun:
+        """A new run that shares the first steps of another by reference, then goes on live: its tools act.
+
+        Args:
+            agent: For runs of your own agents: the agent.
+            at_step: Actions that are shared; 0: only the task.
+            model: A spec, or a smolagents `Model`, to go on with; default: the run's.
+            edit: `{"observation": text}` for the last shared action, `{"plan": text}` for the plan in force then.
+            new_id: The new run's id; default: made from the old one's.
+
+        Raises:
+            NotFound: No such run.
+            BadInput: It needs an agent; no such step, or nothing of that kind to edit.
+        """
+        record = self._recorder.found(run_id)
+        cycle = self._cycles.get(_base_verb(record))
+        options: dict[str, Any] = {"at_step": at_step, "edit": edit, "budget": budget, "deadline_s": deadline_s}
+        options["new_id"] = new_id or f"{run_id.partition('~')[0]}~{self._new_suffix()}"
+        other = self._opened(model)
+        if agent is None and cycle is not None:
+            return cycle.fork(record, other or self._model_for(record), **options)
+        return self._attached_for(record, agent).fork(run_id, model=other, **options)
+
+    def _attached_for(
+        self, record: RunRecord, agent: MultiStepAgent | None, *, in_flight: InFlight | None = None
+    ) -> Attached:
+        """The agent of a run, attached as it was then."""
+        if agent is None and record.status in FINISHED:
+            agent = ToolCallingAgent(tools=[], model=Model())  # stands there only: the answer is on record
+        if agent is None:
+            raise BadInput(
+                f"run {record.run_id!r} is one of an agent of yours: hand it over (agent=…, --agent MODULE:NAME)"
+            )
+        rule = self._recorder.past(record.run_id).made_of.get("runtime", {}).get("pruning", "off")
+        return self.attach(agent, pruning=rule, in_flight=in_flight)
+
+    def _model_for(self, record: RunRecord) -> Any:
+        """The model that was asked for, else the one that a built-in run was made with."""
+        then = record.request.get("model")
+        return self.model if self._model_was_chosen or not isinstance(then, str) else self._opened(then)
 
     def stop(self, reason: str = "interrupted") -> bool:
         """Asks what runs now to end before its next call; safe from a signal handler. False: nothing runs."""
@@ -246,6 +424,20 @@ class Runtime:
         path = self._store.path
         mine = [] if path is None else [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-locks")]
         return [*mine, *([self.settings.audit] if self.settings.audit else [])]
+
+
+def _base_verb(record: RunRecord) -> str:
+    """`beat`, `ask` or `attached`, of forks too."""
+    return str(record.request.get("of") or record.request.get("verb"))
+
+
+def _budget(name: str, text: str | None) -> Budget:
+    if text is None:
+        return Budget()
+    try:
+        return Budget.parse(text)
+    except BadInput as error:
+        raise BadInput(f"{name}: {error}") from error
 
 
 def checked_text(what: str, text: str) -> str:

@@ -26,6 +26,11 @@ class Settings(BaseSettings):
     api_base: str | None = Field(None, description="URL of an OpenAI-compatible endpoint, for openai:NAME")
     api_key: SecretStr | None = Field(None, description="Its key; default: OPENAI_API_KEY")
     model_timeout_s: float = Field(120.0, gt=0, description="Seconds that one model call may take")
+    budget: str | None = Field(None, description="Of each run: calls=N, tokens=N, usd=N, seconds=N, comma-separated")
+    daily_budget: str | None = Field(None, description="Of all runs of a UTC day together: calls=N, tokens=N, usd=N")
+    in_flight: Literal["report", "fail", "retry"] = Field(
+        "report", description="A call that was cut off and may have happened: tell the agent, stop, or make it again"
+    )
     planning: bool = Field(True, description="Plan before actions 1, 4, 7 and 10")
     coherence: bool = Field(True, description="Put the IWMT coherence into every plan")
     coherence_warning: float = Field(0.5, ge=0, le=1, description="Warn in plans below this coherence")

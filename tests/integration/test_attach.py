@@ -623,11 +623,13 @@ def _named(name: str) -> Tool:
     return Named()
 
 
-def test_a_run_id_is_used_once(runtime: Runtime) -> None:
-    attached = runtime.attach(calling(answer(), answer()))
-    attached.run("the task", run_id="r1")
-    with pytest.raises(BadInput, match="exists"):
-        attached.run("the task", run_id="r1")
+def test_a_finished_run_gives_its_answer_at_once(runtime: Runtime) -> None:
+    attached = runtime.attach(calling(answer()))
+    first = attached.run("the task", run_id="r1")
+    again = attached.run("the task", run_id="r1")
+    assert (again.output, again.status, again.usage) == (first.output, "success", first.usage)
+    with pytest.raises(BadInput, match="answered another task"):
+        attached.run("another task", run_id="r1")
     assert_complete(runtime.traces.get_trace("r1"))
 
 

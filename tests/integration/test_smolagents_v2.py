@@ -160,7 +160,7 @@ def test_traces_can_be_switched_off_and_the_journal_stays(tmp_path: Path, clock:
         report = runtime.beat(repository.path)
         assert report.status == "success"
         assert runtime.traces.list_traces() == []
-        assert len(runtime._store.records.events(str(report.run_id))) > 40
+        assert len(list(runtime._store.records.events(str(report.run_id)))) > 40
 
 
 def test_the_window_of_the_environment_is_used(

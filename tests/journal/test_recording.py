@@ -77,7 +77,7 @@ def test_every_call_is_written_in_order(frame: Frame, store: Store) -> None:
     )
     assert agent_of(frame, model, Look(), planning_interval=3).run("the task") == "done"
     kinds = [e.kind for e in store.records.events("run-1")]
-    assert kinds[:3] == ["run_started", "model_called", "step_finished"]
+    assert kinds[:3] == ["run_started", "model_started", "model_called"]
     assert kinds.count("tool_started") == kinds.count("tool_finished") == 3
     assert kinds[-1] == "step_finished"
     for event in store.records.events("run-1"):
@@ -89,7 +89,7 @@ def test_every_call_is_written_in_order(frame: Frame, store: Store) -> None:
 def test_prompts_are_kept_as_what_is_new(frame: Frame, store: Store) -> None:
     model = ScriptedModel([{"thought": str(i), "calls": [call("look", what=str(i))]} for i in range(5)] + [done()])
     agent_of(frame, model, Look()).run("the task")
-    calls = [e for e in store.records.events("run-1") if e.kind == "model_called"]
+    calls = [e for e in store.records.events("run-1") if e.kind == "model_started"]
     rebuilt: dict[int, list[Any]] = {}
     for event in calls:
         delta = event.body["prompt"]

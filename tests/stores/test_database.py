@@ -183,7 +183,7 @@ def test_several_processes_write_at_once_from_the_first_moment(tmp_path: Path) -
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, url, str(n)]) for n in range(4)]
     assert [w.wait(timeout=60) for w in writers] == [0, 0, 0, 0]
     store = open_store(url)
-    events = store.records.events("shared")
+    events = list(store.records.events("shared"))
     store.close()
     assert [e.seq for e in events] == list(range(1, 201))
     assert {e.position for e in events} == {f"{n}.{i}" for n in range(4) for i in range(50)}

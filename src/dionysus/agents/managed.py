@@ -82,6 +82,11 @@ def fresh_agent(face: ManagedAgent) -> MultiStepAgent | None:
     return build() if build is not None else None
 
 
+def is_built(face: ManagedAgent) -> bool:
+    """Whether calls of the face run an agent."""
+    return face in _BUILDERS
+
+
 def delegate(agent: MultiStepAgent, task: str, additional_args: Mapping[str, Any] | None = None) -> str:
     """Hands a task to an agent; returns its report.
 

@@ -4,14 +4,21 @@
 `recorded_tool` wrap what the agent calls. Traces are a projection of what is written here.
 """
 
+from dionysus.journal.budget import Budget
 from dionysus.journal.events import Journal
-from dionysus.journal.frame import FinishedStep, Frame, Run, ToolEvent
+from dionysus.journal.frame import FinishedStep, Frame, ToolEvent
 from dionysus.journal.recording import RecordedExecutor, recorded_model, recorded_tool
+from dionysus.journal.replaying import Past
+from dionysus.journal.run import InFlight, Limits, Run
 
 __all__ = [
+    "Budget",
     "FinishedStep",
     "Frame",
+    "InFlight",
     "Journal",
+    "Limits",
+    "Past",
     "RecordedExecutor",
     "Run",
     "ToolEvent",

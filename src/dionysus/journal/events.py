@@ -1,27 +1,29 @@
 """What a journal holds, and the one place that writes it.
 
-Kinds: `run_started`, `model_called`, `tool_started`, `tool_finished`, `effect`, `step_finished`, `run_finished`.
+Kinds: `run_started`, `model_started`, `model_called`, `tool_started`, `tool_finished`, `effect`, `step_finished`,
+`run_finished`; `run_resumed` where an agent goes on, `run_forked` where a run parts from the one it shares events with.
 An *effect* is a value from outside the transcript that ends up inside it (a coherence score, activated basins).
 Each body names its `trace`; those within a step name the `step` (`planning.4`, `action.4`, `final.11`).
 """
 
-import base64
-import hashlib
-import io
-import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any, Literal, Protocol
 
 from dionysus.journal.secrets import Secrets
-from dionysus.stores.contract import Event
+from dionysus.journal.values import digest_of, plain
+from dionysus.stores.contract import DaySpending, Event
 from dionysus.stores.records import Records
 
 Kind = Literal[
     "run_started",
+    "run_resumed",
+    "run_forked",
+    "model_started",
     "model_called",
     "tool_started",
     "tool_finished",
@@ -30,11 +32,6 @@ Kind = Literal[
     "run_finished",
 ]
 Clock = Callable[[], datetime]
-_DEEPEST = 40
-"""Levels of nested values that are kept as such; what lies deeper – or refers to itself – is kept as text."""
-_BITS = 4096
-"""Greater integers are kept as text: Python does not print them."""
-_PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 
 class Projecting(Protocol):
@@ -50,8 +47,31 @@ class Journal:
     def __init__(self, records: Records, project: Projecting | None, clock: Clock) -> None:
         self._records, self._project = records, project
         self._last: dict[str, int] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._touched: set[str] = set()
+        self._depth = 0
         self.clock = clock
+
+    @contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Several events, and what else is written meanwhile, all or nothing.
+
+        Args:
+            durable: Wait for the disk; False survives a killed process but not a power cut.
+        """
+        with self._lock:
+            self._depth += 1
+            try:
+                with self._records.transaction(durable=durable):
+                    yield
+            except BaseException:
+                for run_id in self._touched:
+                    self.forget(run_id)
+                raise
+            finally:
+                self._depth -= 1
+                if not self._depth:
+                    self._touched.clear()
 
     def append(
         self,
@@ -64,34 +84,30 @@ class Journal:
         digest: str | None = None,
         durable: bool = True,
     ) -> Event:
-        """Writes one event; when this returns it is in the store.
+        """Writes one event; when this returns it is in the store, or in the transaction around it.
 
         Args:
             secrets: What they know is replaced in every text of the body.
-            durable: Wait for the disk; False survives a killed process but not a power cut.
+            durable: See `transaction`.
 
         Raises:
             StoreError: It could not be written; nothing of it was.
         """
-        with self._lock:
-            try:
-                with self._records.transaction(durable=durable):
-                    last = self._last.get(run_id)
-                    event = Event(
-                        run_id=run_id,
-                        seq=(self._records.last_seq(run_id) if last is None else last) + 1,
-                        kind=kind,
-                        position=position,
-                        at=self.clock(),
-                        digest=digest,
-                        body=secrets.hide_in_plain(body),
-                    )
-                    self._records.append(event)
-                    if self._project is not None:
-                        self._project(event)
-            except BaseException:
-                self.forget(run_id)
-                raise
+        with self.transaction(durable=durable):
+            self._touched.add(run_id)
+            last = self._last.get(run_id)
+            event = Event(
+                run_id=run_id,
+                seq=(self._records.last_seq(run_id) if last is None else last) + 1,
+                kind=kind,
+                position=position,
+                at=self.clock(),
+                digest=digest,
+                body=secrets.hide_in_plain(body),
+            )
+            self._records.append(event)
+            if self._project is not None:
+                self._project(event)
             self._last[run_id] = event.seq
         return event
 
@@ -101,49 +117,18 @@ class Journal:
         if self._project is not None:
             self._project.forget(run_id)
 
+    # -- spending --------------------------------------------------------------------------------------
 
-def digest_of(value: Any) -> str:
-    """16 hex digits that equal plain values share."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    def spent_today(self) -> DaySpending:
+        """What model calls took on this UTC day, in all runs of the store."""
+        return self._records.spent_on(self._today())
 
+    def spend(self, more: DaySpending) -> None:
+        """Adds to it."""
+        self._records.spend(self._today(), more)
 
-def plain(value: Any) -> Any:
-    """`value` as JSON can hold it: images as PNG, bytes as base64; anything else becomes its type's name and its text.
-
-    Never fails, whatever a tool returned: a text that cannot be had is said to be missing.
-    """
-    return _plain(value, ())
-
-
-def _plain(value: Any, within: tuple[int, ...]) -> Any:
-    if value is None or isinstance(value, str | bool | float):
-        return value
-    if isinstance(value, int):
-        return value if value.bit_length() < _BITS else {"object": "builtins.int", "text": hex(value)}
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    try:
-        if isinstance(value, bytes | bytearray):
-            return _plain_bytes(value)
-        if len(within) < _DEEPEST and id(value) not in within:
-            inside = (*within, id(value))
-            if isinstance(value, Mapping):
-                return {str(k): _plain(v, inside) for k, v in value.items()}
-            if isinstance(value, list | tuple):
-                return [_plain(v, inside) for v in value]
-        if hasattr(value, "save") and hasattr(value, "getbands"):
-            return {"type": "image", "png": _png(value)}
-        return {"object": kind, "text": str(value)}
-    except Exception as error:  # noqa: BLE001 – the code of a foreign object ran, and what it did is said
-        return {"object": kind, "text": f"(no text: {type(error).__name__}: {error})"}
-
-
-def _plain_bytes(value: bytes | bytearray) -> dict[str, str]:
-    """As text where they are text, so that secrets in them are found."""
-    try:
-        return {"type": "bytes", "text": value.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {"type": "bytes", "base64": base64.b64encode(value).decode()}
+    def _today(self) -> str:
+        return self.clock().astimezone(UTC).date().isoformat()
 
 
 @dataclass(frozen=True)
@@ -187,9 +172,3 @@ def role_and_content(message: Any) -> tuple[str, Any]:
     else:
         role, content = message.role, message.content
     return (role.value if isinstance(role, Enum) else str(role)), content
-
-
-def _png(image: Any) -> str:
-    buffer = io.BytesIO()
-    (image if image.mode in _PNG_MODES else image.convert("RGBA")).save(buffer, format="PNG")
-    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,77 +1,39 @@
-"""A `Run` is a tree of agents under one id; a `Frame` is one agent's part in it: what is written, and where.
+"""A `Frame` is one agent's part in a run: what is written, and where – and what is already on record there.
 
 Whoever records knows its frame – no context variable, no global – so parallel tool calls and the threads of a code
-executor record correctly.
+executor record correctly. Where a frame's past has an answer, that is used, and nothing is written.
 """
 
+import json
+import sys
 import threading
 import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from smolagents import ActionStep, ChatMessage, MultiStepAgent, PlanningStep
+from smolagents import ActionStep, ChatMessage, CodeAgent, MultiStepAgent, PlanningStep
 from smolagents.agents import RunResult
 from smolagents.utils import AgentMaxStepsError
 
-from dionysus.errors import RunAborted, RunInterrupted, StoreError, ToolRefused
-from dionysus.journal.events import Journal, Kind, Message, digest_of, plain, role_and_content
-from dionysus.journal.secrets import Secrets
-from dionysus.stores.contract import Event, Status, StepType, Usage
-
-Meter = Callable[[Any, ChatMessage, int], Usage]
-"""(model, its answer, characters sent) → usage."""
-
-
-@dataclass(kw_only=True)
-class Spent:
-    """What model calls took."""
-
-    usage: Usage = field(default_factory=Usage)
-    model_calls: int = 0
-    prompt_chars: int = 0
-    """Characters sent, over all calls."""
-    chars_saved: int = 0
-    """Characters that pruning kept out, over all calls."""
-    tokens_saved: int = 0
-    """Estimated per call: reported input tokens × characters kept out ÷ characters sent."""
-
-    def call(self, usage: Usage, *, chars: int, pruned: int) -> None:
-        """Adds one call."""
-        self.usage += usage
-        self.model_calls += 1
-        self.prompt_chars += chars
-        self.chars_saved += pruned
-        if chars:
-            self.tokens_saved += round(usage.input_tokens * pruned / chars)
-
-
-class Run:
-    """A tree of agents under one id: what they share."""
-
-    def __init__(self, run_id: str, journal: Journal, *, secrets: Secrets, meter: Meter) -> None:
-        self.id = run_id
-        self.journal, self.secrets, self.meter = journal, secrets, meter
-        self.spent = Spent()
-        """Over all agents of the run."""
-        self.stop_reason: str | None = None
-        """Why the run was asked to stop."""
-        self.lock = threading.Lock()
-
-    def stop(self, reason: str) -> None:
-        """Asks the run to end before its next call; safe from a signal handler or another thread."""
-        self.stop_reason = reason
-
-    def check(self) -> None:
-        """The safe point before each call.
-
-        Raises:
-            RunInterrupted: The run was asked to stop, or is over.
-        """
-        if self.stop_reason is not None:
-            raise RunInterrupted(self.stop_reason)
+from dionysus.errors import (
+    CallUncertain,
+    RecordEnded,
+    ReplayDiverged,
+    RunAborted,
+    RunInterrupted,
+    StoreError,
+    ToolRefused,
+)
+from dionysus.findings import quoted
+from dionysus.journal.events import Kind, Message, role_and_content
+from dionysus.journal.replaying import answer_of, error_fields, error_of, first_difference, result_of
+from dionysus.journal.run import Run
+from dionysus.journal.spending import Spent
+from dionysus.journal.values import digest_of, packed, plain
+from dionysus.stores.contract import DaySpending, Event, Status, StepType, Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +73,8 @@ class ModelCalled:
         """What the model gets: secrets are replaced."""
         self.answer: ChatMessage | None = None
         """What it said; secrets in it are replaced before it is used."""
+        self.is_recalled = False
+        """The answer is on record: the call is not made."""
 
 
 @dataclass(kw_only=True)
@@ -121,7 +85,7 @@ class Frame:
     agent_name: str
     trace_id: str
     path: str
-    """The agent's place in the tree: `heartbeat`, `manager/action.1/agent:perception:3f9a01bc#1`."""
+    """The agent's place in the tree: `heartbeat`, `manager/action.1/tool:perception:3f9a01bc#1`."""
     parent: "Frame | None" = None
     on_tool: Callable[[ToolEvent, "Frame"], None] | None = None
     """Called before and after each tool call."""
@@ -136,16 +100,22 @@ class Frame:
     """The frames of the managed agents that it called."""
     member_steps: int | None = None
     """Actions that the next call of a managed agent may take at most; None: as many as that agent has."""
-    spent: Spent = field(default_factory=Spent)
+    spent: Spent = field(init=False)
     max_steps: int | None = None
     """Actions that its agent may take in this run."""
     started: bool = False
     """Whether its agent began."""
     model_error: str | None = None
     """Why the last model call failed; None: it did not."""
+    made_of: Mapping[str, Any] | None = None
+    """What its agent is made of; of the agent that was run."""
+    lost: list[str] = field(default_factory=list)
+    """Values on record that could not be made again, in words."""
 
     def __post_init__(self) -> None:
         self._agent: MultiStepAgent | None = None
+        self._handling: BaseException | None = None
+        self.spent = self.run.past.spent(self.trace_id)
         self._seen: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._prompts: dict[str, tuple[list[Message], int | None]] = {}
@@ -153,16 +123,12 @@ class Frame:
         self._ids = 0
         self._step = ""
 
-    def child(self, name: str, task: str) -> "Frame":
-        """The frame of a managed agent that is called with this task. Its place and id do not depend on chance."""
-        digest = digest_of(task)
-        position = self._position(f"agent:{name}:{digest[:8]}")
-        short = f"{self.trace_id}/{name}.{self._step.rpartition('.')[2] or '0'}.{digest[:4]}"
-        with self._lock:
-            self._seen[short] += 1
-            nth = self._seen[short]
-        ending = "" if nth == 1 else f".{nth}"
-        trace_id = f"{short}{ending}"
+    def child(self, name: str, position: str) -> "Frame":
+        """The frame of a managed agent that is called; its place is that of the call, so that neither place nor id
+        depend on chance."""
+        call, _, nth = position.rpartition("#")
+        step, digest = self._step.rpartition(".")[2] or "0", call.rpartition(":")[2]
+        trace_id = f"{self.trace_id}/{name}.{step}.{digest}{'' if nth == '1' else f'.{nth}'}"
         made = Frame(run=self.run, agent_name=name, trace_id=trace_id, path=position, parent=self)
         self.children.append(made)
         return made
@@ -177,6 +143,7 @@ class Frame:
     def bind(self, agent: MultiStepAgent) -> None:
         """Says whose frame this is; before the agent runs."""
         self._agent = agent
+        self._handling = sys.exc_info()[1]
 
     @property
     def agent(self) -> MultiStepAgent | None:
@@ -188,101 +155,196 @@ class Frame:
         """smolagents' number of the current action."""
         return self._agent.step_number if self._agent is not None else 0
 
-    def start(self, task: str, model: str, inputs: Mapping[str, Any] | None = None) -> None:
-        """The agent begins.
+    @property
+    def is_settled(self) -> bool:
+        """Whether all that its agent did is on record, failures included: nothing of it is made again."""
+        return not self.run.live or (self.parent is not None and self.run.past.has("tool_finished", self.path))
+
+    def recalls(self, step: Any) -> bool:
+        """Whether the end of this step is on record: the step is only made again. For callbacks with effects outside
+        the run, which should have them once."""
+        return isinstance(step, ActionStep | PlanningStep) and self._recorded_step(self._key(step)) is not None
+
+    def start(
+        self, task: str, model: str, inputs: Mapping[str, Any] | None = None, made_of: Mapping[str, Any] | None = None
+    ) -> None:
+        """The agent begins, or goes on.
 
         Args:
             inputs: What else its `run()` was given.
+            made_of: What the agent is made of, to be held against when the run is taken up.
         """
-        parent = {"parent": self.parent.trace_id, "parent_step": self.parent.step_number} if self.parent else {}
-        body = {"agent": self.agent_name, "task": task, "model": model, "inputs": plain(inputs or {}), **parent}
-        self._write("run_started", self.path, body, durable=self.parent is None)
         self.started = True
+        if self.run.past.take("run_started", self.path) is not None:
+            if not self.is_settled:
+                self._write("run_resumed", self.path, {}, durable=self.parent is None)
+            return
+        self._must_be_live(self.path, f"the run of {self.agent_name}")
+        parent = {"parent": self.parent.trace_id, "parent_step": self.parent.step_number} if self.parent else {}
+        more = {"made_of": made_of} if made_of is not None else {}
+        body = {
+            "agent": self.agent_name,
+            "task": task,
+            "model": model,
+            **packed("inputs", dict(inputs or {})),
+            **parent,
+            **more,
+        }
+        self._write("run_started", self.path, body, durable=self.parent is None)
 
     def finish(self, status: Status, *, output: Any = None, error: str | None = None) -> None:
         """The agent ended."""
+        if self.is_settled:
+            return
         answer = output.output if isinstance(output, RunResult) else output
-        body = {"status": status, "output": plain(answer), "error": error}
+        body = {"status": status, **packed("output", answer), "error": error}
         self._write("run_finished", self.path, body, durable=self.parent is None)
 
     def effect(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A plain value from outside the transcript, journaled before it is used."""
-        value = plain(compute())
-        self._write("effect", self._position(f"effect:{name}"), {"name": name, "value": value}, durable=False)
+        """A plain value from outside the transcript, journaled before it is used; what `compute` writes into the store
+        is written together with it, or not at all."""
+        position = self._position(f"effect:{name}")
+        known = self.run.past.take("effect", position)
+        if known is not None:
+            value = known.body["value"]
+        else:
+            self._must_be_live(position, f"the effect {name!r}")
+            try:
+                with self.run.journal.transaction(durable=False):
+                    value = plain(compute())
+                    self._write("effect", position, {"name": name, "value": value}, durable=False)
+            except StoreError as error:
+                raise self.run.end(RunAborted(error)) from error
         self.effects[name].append(value)
         return value
 
     def callback_failed(self, callback: str, error: BaseException) -> None:
         """A callback raised: recorded with its traceback; the run goes on."""
         text = "".join(traceback.format_exception(error))
-        body = {"name": "callback_failed", "value": {"callback": callback, "traceback": text}}
-        self._write("effect", self._position(f"callback:{callback}"), body, durable=False)
+        position = self._position(f"callback:{callback}")
+        if self.run.live and self.run.past.take("effect", position) is None:
+            body = {"name": "callback_failed", "value": {"callback": callback, "traceback": text}}
+            self._write("effect", position, body, durable=False)
 
     def seal(self, step: ActionStep | PlanningStep) -> FinishedStep:
-        """A step ended: its texts, as they now stand, go into the journal."""
+        """A step ended: its texts, as they now stand, go into the journal; where they are on record, those count.
+
+        So what is not the same each time – addresses, the order of a set, the time – does not make a run differ.
+        """
         if isinstance(step, PlanningStep):
-            done = FinishedStep(
-                key=self._enter("planning"), step_type="planning", number=self.step_number, plan=step.plan
-            )
+            self._enter("planning")
+        key = self._key(step)
+        position = f"{self.path}/{key}"
+        known = self._recorded_step(key)
+        if known is not None:
+            self.run.past.take("step_finished", position)
+            self._put_back(step, known)
+        if isinstance(step, PlanningStep):
+            done = FinishedStep(key=key, step_type="planning", number=self.step_number, plan=step.plan)
         else:
-            final = isinstance(step.error, AgentMaxStepsError)
-            kind: StepType = "final" if final else "action"
             done = FinishedStep(
-                key=f"{kind}.{step.step_number}",
-                step_type=kind,
+                key=key,
+                step_type="final" if key.startswith("final") else "action",
                 number=step.step_number,
                 thought=_text(step.model_output),
                 calls=tuple((call.name, call.arguments) for call in step.tool_calls or ()),
                 observation=step.observations,
                 error=str(step.error) if step.error else None,
             )
-        body = {
+        self.finished.append(done)
+        if known is not None or (not self.run.live and self.run.is_over):
+            return done
+        self._must_be_live(position, "the end of this step")
+        body: dict[str, Any] = {
             "step": done.key,
             "plan": done.plan,
             "thought": done.thought,
             "observation": done.observation,
             "error": done.error,
         }
-        self._write("step_finished", f"{self.path}/{done.key}", body, durable=False)
-        self.finished.append(done)
+        if sys.exc_info()[1] is not self._handling:  # it is on its way out: the model failed, or the run was stopped
+            body["cut"] = True
+        self._write("step_finished", position, body, durable=False)
         return done
 
     # -- calls -----------------------------------------------------------------------------------------
 
     def tool_call(
-        self, name: str, arguments: Mapping[str, Any], do: Callable[[], Any], *, idempotent: bool, kept: Any = None
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        do: Callable[[str], Any],
+        *,
+        idempotent: bool,
+        kept: Callable[[Any], Any] = lambda result: result,
+        again: bool = False,
     ) -> Any:
-        """Makes one tool call on the record; returns what `do` returns, with secrets in it replaced.
+        """Makes one tool call on the record; returns what `do` returns, with secrets in it replaced. A call that is
+        finished on record is not made: its result is returned, or its error raised.
 
         Args:
-            do: Makes the call.
+            do: Makes the call; told its position.
             idempotent: It may be made again after a crash, so its start need not be on disk first.
-            kept: What to write of a result; default: `plain`.
+            kept: What to write of a result, from which `RecordedExecutor` and the like make it again.
+            again: It is a managed agent's: `do` is called even if the call is on record, since that agent's own past
+                answers it, and its state builds up again.
 
         Raises:
             ToolRefused: A callback refused the call; it was not made.
+            CallUncertain: It had begun when the process died, and may not be made again.
         """
         self.run.check()
         shown = plain(arguments)
         digest = digest_of(shown)
         position = self._position(f"tool:{name}:{digest[:8]}")
         base = {"step": self._step, "tool": name, "arguments": shown}
+        known = self.run.past.take("tool_finished", position)
+        if known is not None:
+            return self._recalled(known, do if again else None)
+        had_begun = self.run.past.take("tool_started", position) is not None
+        self._must_be_live(position, f"the call of {name}")
+        if had_begun and not idempotent and self.run.in_flight != "retry":
+            raise self._uncertain(position, base, digest)
         refused = self._refusal(position, name, shown)
         self._write("tool_started", position, base, digest=digest, durable=not (idempotent or refused))
         try:
             if refused is not None:
                 raise refused
-            result = do()
+            result = do(position)
         except Exception as error:
-            text = f"{type(error).__name__}: {self.run.secrets.hide(str(error))}"
-            self._write("tool_finished", position, {**base, "error": text}, digest=digest)
-            self._tell("after", position, name, shown, error=text)
+            fields = error_fields(error, self.run.secrets.hide(str(error)))
+            self._write("tool_finished", position, {**base, **fields}, digest=digest)
+            self._tell("after", position, name, shown, error=fields["error"])
             raise
-        written = (kept or plain)(result)
+        written = packed("result", kept(result))
         result = self.run.secrets.hide_in(result)
-        self._write("tool_finished", position, {**base, "result": written}, digest=digest)
+        self._write("tool_finished", position, {**base, **written}, digest=digest)
         self._tell("after", position, name, shown, result=result)
         return result
+
+    def _recalled(self, known: Event, do: Callable[[str], Any] | None) -> Any:
+        if do is not None:
+            with suppress(Exception):  # what it came to is on record, and follows
+                do(known.position)
+        if "error" in known.body:
+            raise error_of(known.body)
+        return result_of(known, self.lost)
+
+    def _uncertain(self, position: str, base: dict[str, Any], digest: str) -> BaseException:
+        """What to raise of a call that may or may not have happened; it is not made."""
+        said = (
+            f"The call of {base['tool']} had begun when the process died. It may or may not have happened, and was not "
+            "made again; find out before you go on"
+        )
+        if self.run.in_flight == "fail":
+            cause = CallUncertain(
+                f"{position}: {said}. Go on with in_flight='report' (the agent is told), or 'retry' (it is made again)"
+            )
+            return self.run.end(RunAborted(cause))
+        uncertain = CallUncertain(said)
+        self._write("tool_finished", position, {**base, **error_fields(uncertain, said)}, digest=digest)
+        self._tell("after", position, base["tool"], base["arguments"], error=f"CallUncertain: {said}")
+        return uncertain
 
     @contextmanager
     def model_call(
@@ -292,24 +354,40 @@ class Frame:
 
         Args:
             within_tool: A tool makes it: it belongs to the step in which the tool runs.
+
+        Raises:
+            LimitReached: A budget is used up, or the deadline passed.
         """
         self.run.check()
         stops = options.get("stop_sequences") or []
-        tools = options.get("tools_to_call_from") or []
+        tools = [tool.name for tool in options.get("tools_to_call_from") or []]
         if not within_tool:
             used_up = self.max_steps is not None and self.step_number > self.max_steps
             self._enter("planning" if "<end_plan>" in stops else "final" if used_up else "action")
         kind = "tool" if within_tool else self._step.partition(".")[0]
         prompt, same = self._read_prompt(kind, messages)
-        digest = digest_of(
-            [[m.digest for m in prompt], stops, [t.name for t in tools], plain(options.get("response_format"))]
-        )
+        digest = digest_of([[m.digest for m in prompt], stops, tools, plain(options.get("response_format"))])
         position = self._position("model")
         chars = sum(m.chars for m in prompt)
+        called = ModelCalled([read.as_sent(message) for read, message in zip(prompt, messages, strict=True)])
+        known = self.run.past.take("model_called", position)
+        if known is not None and known.digest != digest:
+            raise self._diverged(position, "the prompt is not the one on record", prompt=prompt)
+        if known is not None and ("answer" in known.body or self.is_settled):
+            seq = self.run.past.seq_of_prompt(position)
+            self._prompts[kind] = prompt, seq
+            if "answer" not in known.body:
+                self.model_error = known.body["error"]
+                raise error_of(known.body)
+            self.model_error = None
+            self.sent[self._step].append((known.body["usage"]["input_tokens"], chars))
+            called.answer, called.is_recalled = answer_of(known), True
+            yield called
+            return
+        self._must_be_live(position, "a call of the model")
         body = {
             "step": self._step,
             "model": str(getattr(model, "model_id", None) or type(model).__name__),
-            "started_at": self.run.journal.clock().isoformat(),
             "prompt": {
                 "like": self._prompts[kind][1] if same else None,
                 "keep": same,
@@ -318,7 +396,9 @@ class Frame:
             "prompt_chars": chars,
             "pruned_chars": self.pruned_chars,
         }
-        called = ModelCalled([read.as_sent(message) for read, message in zip(prompt, messages, strict=True)])
+        self._prompts[kind] = prompt, self._begin_model_call(model, position, body, digest)
+        pruned = self.pruned_chars
+        base = {"step": self._step, **({"within_tool": True} if within_tool else {})}
         try:
             yield called
             answer = called.answer
@@ -326,19 +406,44 @@ class Frame:
                 raise RuntimeError(f"{type(model).__name__} gave no answer")
             usage = self.run.meter(model, answer, chars)
         except (Exception, GeneratorExit) as error:  # GeneratorExit: who read the stream went away
-            said = str(error) or "the stream was closed before its end"
-            self.model_error = f"{type(error).__name__}: {self.run.secrets.hide(said)}"
-            self._write("model_called", position, {**body, "error": self.model_error}, digest=digest)
-            self._count(Usage(), chars=0, pruned=0)
+            said = self.run.secrets.hide(str(error) or "the stream was closed before its end")
+            fields = error_fields(error, said) if isinstance(error, Exception) else {"error": f"GeneratorExit: {said}"}
+            self.model_error = fields["error"]
+            self._write("model_called", position, {**base, **fields}, digest=digest)
             raise
         self._hide(answer)
-        written = {"answer": _plain_answer(answer), "usage": _usage(usage)}
+        written = {**base, "answer": _plain_answer(answer), "usage": _usage(usage)}
+        took = DaySpending(
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cost_usd=usage.cost_usd or 0.0,
+            unpriced=int(usage.cost_usd is None),
+        )
         # On disk with the next call that cannot be undone: a killed process loses nothing, a power cut this answer.
-        event = self._write("model_called", position, {**body, **written}, digest=digest, durable=False)
+        with self._stored():
+            self._write("model_called", position, written, digest=digest, durable=False)
+            self.run.journal.spend(took)
         self.model_error = None
-        self._prompts[kind] = prompt, event.seq
-        self._count(usage, chars=chars, pruned=self.pruned_chars)
+        with self.run.lock:
+            self.spent.answered(usage, chars=chars, pruned=pruned)
+            self.run.spent.answered(usage, chars=chars, pruned=pruned)
         self.sent[self._step].append((usage.input_tokens, chars))
+
+    def _begin_model_call(self, model: Any, position: str, body: dict[str, Any], digest: str) -> int:
+        """Counts and writes the beginning of a call, both or neither; returns the event's number."""
+        reserved = False
+        try:
+            with self._stored():
+                self.run.reserve(model)
+                reserved = True
+                seq = self._write("model_started", position, body, digest=digest, durable=False).seq
+        except BaseException:
+            if reserved:
+                self.run.give_back()
+            raise
+        with self.run.lock:
+            self.spent.model_calls += 1
+        return seq
 
     def call_id(self) -> str:
         """The next id for a tool call that was parsed from text: the same in every run."""
@@ -357,10 +462,77 @@ class Frame:
             self._seen[key] += 1
             return f"{key}#{self._seen[key]}"
 
-    def _count(self, usage: Usage, **chars: int) -> None:
-        with self.run.lock:
-            self.spent.call(usage, **chars)
-            self.run.spent.call(usage, **chars)
+    def _key(self, step: ActionStep | PlanningStep) -> str:
+        if isinstance(step, PlanningStep):
+            return f"planning.{self.step_number}"
+        return f"{'final' if isinstance(step.error, AgentMaxStepsError) else 'action'}.{step.step_number}"
+
+    def _recorded_step(self, key: str) -> Event | None:
+        """The recorded end of a step; none where it was cut off, and is yet to be carried through."""
+        event = self.run.past.find("step_finished", f"{self.path}/{key}")
+        return event if event is not None and (self.is_settled or not event.body.get("cut")) else None
+
+    def _put_back(self, step: ActionStep | PlanningStep, known: Event) -> None:
+        """The texts on record in place of those that the step has now.
+
+        Raises:
+            RunAborted: The step did something else: it failed where it had not, or did not make a call that it had.
+        """
+        body = known.body
+        for call in self.run.past.left(self.trace_id, body["step"]):
+            raise self._diverged(known.position, f"{_called(call)} is on record, and was not made now")
+        if isinstance(step, PlanningStep):
+            step.plan = body["plan"]
+            return
+        step.observations = body["observation"]
+        if (step.error is None) != (body["error"] is None):
+            then, now = body["error"] or "went well", str(step.error or "goes well")
+            raise self._diverged(known.position, "the step ends otherwise", difference=f"then: {then}\nnow: {now}")
+        if step.error is not None:
+            step.error.message = body["error"]
+            step.error.args = (body["error"],)
+
+    def _must_be_live(self, position: str, what: str) -> None:
+        """Nothing is on record at this position: may the run go on here?
+
+        Raises:
+            RunAborted: It may not: something else is on record here.
+            RecordEnded: A replay came to the end of a run that did not finish.
+        """
+        past = self.run.past
+        if not past:
+            return
+        here = self._recorded_step(self._step) if self._step else None
+        left = past.left(self.trace_id, self._step)
+        if self.is_settled and self.run.live:
+            raise self._diverged(position, f"{what} is not on record, though this agent's whole run is")
+        if here is not None and position != here.position:
+            raise self._diverged(position, f"{what} is not on record, though the whole step is")
+        if (
+            left
+            and (not self.run.live or isinstance(self._agent, CodeAgent))
+            and not past.has("tool_started", position)
+        ):
+            raise self._diverged(position, f"{what} is not on record; on record is {_called(left[0])}")
+        if not self.run.live:
+            raise self.run.end(RecordEnded(f"the record ends before {what} at {position}"))
+
+    def _diverged(
+        self, position: str, what: str, *, difference: str = "", prompt: Sequence[Message] | None = None
+    ) -> BaseException:
+        then = self.run.past.prompt_at(position) if prompt is not None else None
+        if prompt is not None and then is not None:
+            difference = first_difference(then, [message.plain for message in prompt])
+        return self.run.end(RunAborted(ReplayDiverged(position, what, difference=difference, lost=self.lost)))
+
+    @contextmanager
+    def _stored(self) -> Iterator[None]:
+        """One transaction that survives a killed process; that it fails ends the run."""
+        try:
+            with self.run.journal.transaction(durable=False):
+                yield
+        except StoreError as error:
+            raise self.run.end(RunAborted(error)) from error
 
     def _read_prompt(self, kind: str, messages: Sequence[Any]) -> tuple[list[Message], int]:
         """A prompt, and how many messages at its beginning equal those of the last one of its kind.
@@ -419,13 +591,24 @@ class Frame:
         digest: str | None = None,
         durable: bool = True,
     ) -> Event:
+        if not self.run.live:
+            raise self.run.end(RecordEnded(f"the record ends before {position}"))
+        if self.run.is_closed:
+            raise RunInterrupted("the run is over")
         full = {"trace": self.trace_id, "step": self._step, **body}
         try:
             return self.run.journal.append(
                 self.run.id, kind, position, full, secrets=self.run.secrets, digest=digest, durable=durable
             )
         except StoreError as error:
-            raise RunAborted(error) from error
+            raise self.run.end(RunAborted(error)) from error
+
+
+def _called(event: Event) -> str:
+    """A recorded call, in words."""
+    if event.kind == "model_called":
+        return "a call of the model"
+    return f"the call of {event.body['tool']} with {quoted(json.dumps(event.body['arguments']), 200)}"
 
 
 def _plain_answer(answer: ChatMessage) -> dict[str, Any]:

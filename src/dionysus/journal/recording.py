@@ -10,11 +10,12 @@ from functools import partial
 from typing import Any
 
 from smolagents import ChatMessage, FinalAnswerTool, Model, Tool, ToolCallingAgent
-from smolagents.models import ChatMessageStreamDelta, agglomerate_stream_deltas
+from smolagents.local_python_executor import CodeOutput
+from smolagents.models import ChatMessageStreamDelta, ChatMessageToolCallStreamDelta, agglomerate_stream_deltas
 
-from dionysus.errors import ToolRefused
-from dionysus.journal.events import plain
+from dionysus.errors import CallUncertain, ToolRefused
 from dionysus.journal.frame import Frame
+from dionysus.journal.values import packed, unpacked
 
 
 def recorded_model(model: Any, frame: Frame, *, within_tool: bool = False) -> "RecordedModel":
@@ -45,7 +46,9 @@ class RecordedModel(Model):
         """The inner model's answer."""
         options = _options(args, kwargs)
         with self._frame.model_call(self.inner, messages, options, within_tool=self._within_tool) as called:
-            called.answer = self.inner.generate(called.messages, **options)
+            if not called.is_recalled:
+                made = self._frame.run.awaited(lambda: [self.inner.generate(called.messages, **options)])
+                called.answer = next(made)
         return called.answer
 
     def parse_tool_calls(self, message: ChatMessage) -> ChatMessage:
@@ -67,10 +70,22 @@ class StreamingRecordedModel(RecordedModel):
         options = _options(args, kwargs)
         deltas: list[ChatMessageStreamDelta] = []
         with self._frame.model_call(self.inner, messages, options, within_tool=self._within_tool) as called:
-            for delta in self.inner.generate_stream(called.messages, **options):
+            if called.answer is not None:
+                yield _as_delta(called.answer)
+                return
+            for delta in self._frame.run.awaited(lambda: self.inner.generate_stream(called.messages, **options)):
                 deltas.append(delta)
                 yield delta
             called.answer = _put_together(deltas)
+
+
+def _as_delta(answer: ChatMessage) -> ChatMessageStreamDelta:
+    """A whole answer in one piece."""
+    calls = [
+        ChatMessageToolCallStreamDelta(index=i, id=call.id, type=call.type, function=call.function)
+        for i, call in enumerate(answer.tool_calls or ())
+    ]
+    return ChatMessageStreamDelta(content=answer.content, tool_calls=calls or None, token_usage=answer.token_usage)
 
 
 def _options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +107,8 @@ def _put_together(deltas: list[ChatMessageStreamDelta]) -> ChatMessage:
 def recorded_tool(tool: Any, frame: Frame) -> Any:
     """A copy of `tool`, on the record; the tool itself is left as it was.
 
-    A refused call is an observation: a text where the agent reads texts, else an error.
+    A refused call, or one that may or may not have happened, is an observation: a text where the agent reads texts,
+    else an error.
     """
     recorded = copy.copy(tool)
     if isinstance(tool, Tool) and type(tool).__call__ is Tool.__call__:
@@ -112,7 +128,7 @@ def _use(
 ) -> Any:
     restore = frame.run.secrets.restore_in
 
-    def call() -> Any:
+    def call(position: str) -> Any:
         if do is not tool and not tool.is_initialized:
             tool.setup()
         return do(*restore(args), **restore(kwargs))
@@ -122,15 +138,17 @@ def _use(
         named = _named(signature, args, kwargs)
         named.pop("sanitize_inputs_outputs", None)
         return frame.tool_call(tool.name, named, call, idempotent=idempotent)
-    except ToolRefused as refused:
-        said = f"The call of {tool.name} was refused and not made: {refused}"
+    except (ToolRefused, CallUncertain) as refused:
+        said = str(refused)
+        if isinstance(refused, ToolRefused):
+            said = f"The call of {tool.name} was refused and not made: {refused}"
         reads = isinstance(frame.agent, ToolCallingAgent) and getattr(tool, "output_type", "any") not in (
             "image",
             "audio",
         )
         if reads and tool.name != "final_answer":
             return said
-        raise ToolRefused(said) from refused
+        raise type(refused)(said) from refused
 
 
 def _signature(tool: Tool) -> inspect.Signature | None:
@@ -170,12 +188,25 @@ class RecordedExecutor:
             raise AttributeError(name)
         return getattr(self.inner, name)
 
+    def send_variables(self, variables: dict[str, Any]) -> None:
+        """As the executor has it; nothing is sent where only the record answers."""
+        if self._frame.run.live:
+            self.inner.send_variables(variables)
+
+    def send_tools(self, tools: dict[str, Any]) -> None:
+        """As the executor has it; nothing is sent where only the record answers."""
+        if self._frame.run.live:
+            self.inner.send_tools(tools)
+
     def __call__(self, code_action: str) -> Any:
         """What the code printed and returned."""
-        return self._frame.tool_call(
+        made = self._frame.tool_call(
             "python_interpreter",
             {"code": code_action},
-            lambda: self.inner(code_action),
+            lambda position: self.inner(code_action),
             idempotent=False,
-            kept=lambda out: {"output": plain(out.output), "logs": out.logs, "final": out.is_final_answer},
+            kept=lambda out: {**packed("output", out.output), "logs": out.logs, "final": out.is_final_answer},
         )
+        if isinstance(made, CodeOutput):
+            return made
+        return CodeOutput(output=unpacked("output", made), logs=made["logs"], is_final_answer=made["final"])

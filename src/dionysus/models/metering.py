@@ -38,6 +38,11 @@ def measure(model: Any, message: ChatMessage, prompt_chars: int) -> Usage:
     )
 
 
+def is_priced(model: Any) -> bool:
+    """Whether the price of a model's calls is known."""
+    return bool(getattr(model, "free", False)) or _price(model, 1, 0, 1) is not None
+
+
 def _cached(raw: Any) -> int:
     usage = _get(raw, "usage")
     reported = (

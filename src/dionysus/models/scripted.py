@@ -52,7 +52,9 @@ class ScriptedModel(Model):
             raise BadInput(f"cannot read the script {str(path)!r}: {error}") from error
         if not isinstance(script, dict) or not set(script) <= _KEYS or not isinstance(script.get("actions"), list):
             raise BadInput(f"the script {str(path)!r} needs a list `actions`, and may have `plans` and `final`")
-        return cls(script["actions"], **{k: script[k] for k in ("plans", "final") if k in script}, model_id="scripted")
+        made = cls(script["actions"], **{k: script[k] for k in ("plans", "final") if k in script}, model_id="scripted")
+        made.spec = f"scripted:{path}"
+        return made
 
     def generate(
         self,

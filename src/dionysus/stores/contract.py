@@ -66,6 +66,24 @@ class RunRecord:
     started_at: datetime
     holder: str | None = None
     """Which process works on it; its lock file tells whether that process lives."""
+    request: dict[str, Any] = field(default_factory=dict)
+    """What was asked for, so that it can be taken up again: `verb`, `budget` …"""
+    parent: str | None = None
+    """The run that it was forked from; its events up to `parent_seq` are its own beginning."""
+    parent_seq: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaySpending:
+    """What model calls took on one UTC day, over all runs and processes."""
+
+    calls: int = 0
+    """Begun, whether they were answered or not."""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float = 0.0
+    unpriced: int = 0
+    """Calls whose price is not known; they are not in `cost_usd`."""
 
 
 # -- traces -------------------------------------------------------------------------------------------
@@ -78,7 +96,8 @@ class ModelCall:
     position: str
     model: str
     started_at: datetime
-    completed_at: datetime
+    completed_at: datetime | None = None
+    """None: no answer is on record."""
     usage: Usage = Usage()
     prompt_chars: int = 0
     """Characters of text that were sent."""
@@ -198,6 +217,8 @@ class AgentExecutionTrace:
     parent_trace_id: str | None = None
     """DELEGATED_FROM: the trace of the agent that handed this work on."""
     parent_step: int | None = None
+    forked_from: str | None = None
+    """The run whose first steps this one shares."""
 
 
 @dataclass(frozen=True, kw_only=True)

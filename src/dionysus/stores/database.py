@@ -144,8 +144,15 @@ class Database:
         return text if short else _dumps(self._outline(value))
 
     def unpack(self, text: str) -> Any:
-        """The plain value that `pack` took."""
-        return self._inline(json.loads(text))
+        """The plain value that `pack` took.
+
+        Raises:
+            StoreError: It is not as it was written.
+        """
+        try:
+            return self._inline(json.loads(text))
+        except ValueError as error:
+            raise StoreError(f"the store {self.where!r} is damaged: an entry is no JSON; restore a copy") from error
 
     def unpack_as(self, kind: type[Record], text: str) -> Record:
         """The record that `pack` took."""
@@ -262,7 +269,7 @@ class Database:
         with self.transaction():
             version = self.rows("PRAGMA user_version")[0][0]  # another process may have been faster
             for number, script in enumerate(scripts[version:], version + 1):
-                for statement in _statements(script.read_text()):
+                for statement in _statements(script.read_text("utf-8")):
                     self._connection.execute(statement)
                 self._connection.execute(f"PRAGMA user_version={number}")
             self._connection.execute(f"PRAGMA application_id={_APPLICATION}")

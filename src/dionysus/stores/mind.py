@@ -204,11 +204,11 @@ class Mind:
         """The newest beat over a folder.
 
         Args:
-            seen: Only one that was carried through to its snapshot, idle ones included.
+            seen: Only one that was carried through, and whose snapshot is still kept.
             worked: Only one in which an agent worked to its end.
         """
         rows = self._db.rows(
-            "SELECT * FROM beats WHERE place = ?1 AND (NOT ?2 OR snapshot IS NOT NULL) "
+            "SELECT * FROM beats WHERE place = ?1 AND (NOT ?2 OR (snapshot IS NOT NULL AND status = 'done')) "
             "AND (NOT ?3 OR status = 'done') ORDER BY number DESC LIMIT 1",
             (place, seen, worked),
         )

@@ -1,6 +1,8 @@
 """The journal's and the traces' records in SQLite: runs, events, traces, steps, links."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -9,12 +11,15 @@ from dionysus.stores.contract import (
     AgentExecutionTrace,
     BasinLink,
     CreatedMemory,
+    DaySpending,
     Event,
     RunRecord,
     Status,
     TokenUsage,
 )
 from dionysus.stores.database import Database, from_us, to_us
+
+_AT_ONCE = 1000
 
 
 class Records:
@@ -36,7 +41,7 @@ class Records:
             self._db.insert("runs", run)
 
     def set_run_status(self, run_id: str, status: Status) -> None:
-        """A run came to its end, or goes on."""
+        """A run came to its end."""
         self._db.write("UPDATE runs SET status = ? WHERE run_id = ?", (status, run_id))
 
     def run(self, run_id: str) -> RunRecord | None:
@@ -44,10 +49,41 @@ class Records:
         rows = self._db.rows("SELECT * FROM runs WHERE run_id = ?", (run_id,))
         return self._db.record(RunRecord, rows[0]) if rows else None
 
-    def runs(self, status: Status | None = None) -> list[RunRecord]:
-        """Runs, newest first."""
-        rows = self._db.rows("SELECT * FROM runs WHERE ?1 IS NULL OR status = ?1 ORDER BY started_at DESC", (status,))
+    def runs(self, status: Status | None = None, *, limit: int = -1) -> list[RunRecord]:
+        """Runs, newest first; -1: all."""
+        rows = self._db.rows(
+            "SELECT * FROM runs WHERE ?1 IS NULL OR status = ?1 ORDER BY started_at DESC, run_id DESC LIMIT ?2",
+            (status, limit),
+        )
         return [self._db.record(RunRecord, row) for row in rows]
+
+    def run_ids(self, prefix: str) -> list[str]:
+        """Ids that begin so, newest first, at most 20."""
+        rows = self._db.rows(
+            "SELECT run_id FROM runs WHERE substr(run_id, 1, length(?1)) = ?1 ORDER BY started_at DESC LIMIT 20",
+            (prefix,),
+        )
+        return [row["run_id"] for row in rows]
+
+    # -- spending --------------------------------------------------------------------------------------
+
+    def spent_on(self, day: str) -> DaySpending:
+        """What the model calls of a day took so far."""
+        rows = self._db.rows(
+            "SELECT calls, input_tokens, output_tokens, cost_usd, unpriced FROM spending WHERE day = ?", (day,)
+        )
+        return self._db.record(DaySpending, rows[0]) if rows else DaySpending()
+
+    def spend(self, day: str, more: DaySpending) -> None:
+        """Adds to what the model calls of a day took."""
+        self._db.write(
+            "INSERT INTO spending (day, calls, input_tokens, output_tokens, cost_usd, unpriced) VALUES (?,?,?,?,?,?) "
+            "ON CONFLICT (day) DO UPDATE SET calls = calls + excluded.calls, "
+            "input_tokens = input_tokens + excluded.input_tokens, "
+            "output_tokens = output_tokens + excluded.output_tokens, cost_usd = cost_usd + excluded.cost_usd, "
+            "unpriced = unpriced + excluded.unpriced",
+            (day, more.calls, more.input_tokens, more.output_tokens, more.cost_usd, more.unpriced),
+        )
 
     # -- events ----------------------------------------------------------------------------------------
 
@@ -67,26 +103,51 @@ class Records:
         )
 
     def last_seq(self, run_id: str) -> int:
-        """The number of a run's newest event; 0: it has none."""
-        return int(self._db.rows("SELECT coalesce(max(seq), 0) FROM events WHERE run_id = ?", (run_id,))[0][0])
-
-    def events(self, run_id: str, *, after: int = 0, before: int = 2**62) -> list[Event]:
-        """A run's journal in order: the events between two numbers."""
+        """The number of a run's newest event, shared ones included; 0: it has none."""
         rows = self._db.rows(
-            "SELECT * FROM events WHERE run_id = ? AND seq > ? AND seq < ? ORDER BY seq", (run_id, after, before)
+            "SELECT max((SELECT coalesce(max(seq), 0) FROM events WHERE run_id = ?1), "
+            "coalesce((SELECT parent_seq FROM runs WHERE run_id = ?1), 0))",
+            (run_id,),
         )
-        return [
-            Event(
-                run_id=row["run_id"],
-                seq=row["seq"],
-                kind=row["kind"],
-                position=row["position"],
-                at=from_us(row["at"]),
-                digest=row["digest"],
-                body=self._db.unpack(row["body"]),
+        return int(rows[0][0])
+
+    def events(self, run_id: str, *, after: int = 0, before: int = 2**62) -> Iterator[Event]:
+        """A run's journal in order: the events between two numbers; a fork's begins with those that it shares.
+
+        Shared events come as the fork's own: with its run id, and its traces' ids.
+
+        Raises:
+            StoreError: While iterating: the next event cannot be read. What came before it is whole.
+        """
+        run = self.run(run_id)
+        if run is not None and run.parent is not None and run.parent_seq is not None:
+            for event in self.events(run.parent, after=after, before=min(before, run.parent_seq + 1)):
+                yield _as_own(event, run)
+        while True:
+            rows = self._db.rows(
+                "SELECT * FROM events WHERE run_id = ? AND seq > ? AND seq < ? ORDER BY seq LIMIT ?",
+                (run_id, after, before, _AT_ONCE),
             )
-            for row in rows
-        ]
+            for row in rows:
+                yield Event(
+                    run_id=row["run_id"],
+                    seq=row["seq"],
+                    kind=row["kind"],
+                    position=row["position"],
+                    at=from_us(row["at"]),
+                    digest=row["digest"],
+                    body=self._db.unpack(row["body"]),
+                )
+            if len(rows) < _AT_ONCE:
+                return
+            after = rows[-1]["seq"]
+
+    def size_of(self, run_id: str) -> int:
+        """Bytes that a run's own events take, without long texts that are kept elsewhere anyway."""
+        rows = self._db.rows(
+            "SELECT coalesce(sum(length(body) + length(position)), 0) FROM events WHERE run_id = ?", (run_id,)
+        )
+        return int(rows[0][0])
 
     # -- traces ----------------------------------------------------------------------------------------
 
@@ -206,6 +267,17 @@ class Records:
             "FROM traces GROUP BY agent_name ORDER BY agent_name"
         )
         return [_token_usage(dict(row)) for row in rows]
+
+
+def _as_own(event: Event, fork: RunRecord) -> Event:
+    """An event that a fork shares with its parent, under the fork's name."""
+    parent = str(fork.parent)
+    names = {
+        name: fork.run_id + event.body[name].removeprefix(parent)
+        for name in ("trace", "parent")
+        if str(event.body.get(name) or "").partition("/")[0] == parent
+    }
+    return replace(event, run_id=fork.run_id, body={**event.body, **names})
 
 
 def _token_usage(row: dict[str, Any]) -> TokenUsage:

@@ -7,7 +7,6 @@ or killed run did since is in its journal, so who reads folds that, and nothing 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from datetime import datetime
 from typing import Any
 
 from dionysus.stores.contract import (
@@ -46,6 +45,8 @@ class Story:
         self.steps: dict[str, Fields] = {}
         self.changed: set[str] = set()
         """Steps whose rows are out of date."""
+        self.links: list[tuple[int, float, int]] = []
+        """Basins that were activated and whose links are not written: id, strength, step."""
 
     def as_trace(self) -> AgentExecutionTrace:
         """The trace as it now is."""
@@ -54,16 +55,11 @@ class Story:
     def as_step(self, key: str) -> AgentExecutionStep:
         """A step as it now is."""
         fields = self.steps[key]
-        return AgentExecutionStep(
-            **{
-                **fields,
-                "tool_calls": tuple(fields["tool_calls"].values()),
-                "model_calls": tuple(fields["model_calls"]),
-                "callback_failures": tuple(fields["callback_failures"]),
-            }
-        )
+        lists = {name: tuple(fields[name].values()) for name in ("tool_calls", "model_calls")}
+        failures = {"callback_failures": tuple(fields["callback_failures"])}
+        return AgentExecutionStep(**{**{k: v for k, v in fields.items() if k != "asking"}, **lists, **failures})
 
-    def step(self, event: Event, started_at: datetime | None = None) -> Fields:
+    def step(self, event: Event) -> Fields:
         """The event's step; opened, and counted in the trace, where this is its first event."""
         key = event.body["step"]
         self.changed.add(key)
@@ -78,9 +74,10 @@ class Story:
             "order": len(self.steps) + 1,
             "step_number": int(number),
             "step_type": step_type,
-            "started_at": started_at or event.at,
+            "started_at": event.at,
             "tool_calls": {},
-            "model_calls": [],
+            "model_calls": {},
+            "asking": {},
             "callback_failures": [],
             **dict.fromkeys(_STEP_TOKENS, 0),
         }
@@ -111,26 +108,33 @@ class Fold:
         return story
 
 
-def _model_called(story: Story, event: Event) -> None:
+def _model_started(story: Story, event: Event) -> None:
     body = event.body
-    usage = Usage(**body.get("usage", {}))
-    call = ModelCall(
+    step = story.step(event)
+    step["model_calls"][event.seq] = ModelCall(
         position=event.position,
         model=body["model"],
-        started_at=datetime.fromisoformat(body["started_at"]),
-        completed_at=event.at,
-        usage=usage,
+        started_at=event.at,
         prompt_chars=body["prompt_chars"],
         pruned_chars=body["pruned_chars"],
-        error=body.get("error"),
     )
-    step = story.step(event, call.started_at)
-    step["model_calls"].append(call)
+    step["asking"][event.position] = event.seq
+    story.trace["model_calls"] += 1
+
+
+def _model_called(story: Story, event: Event) -> None:
+    body = event.body
+    if "prompt" in body:  # older journals say it in one event
+        _model_started(story, event)
+    step = story.step(event)
+    usage = Usage(**body.get("usage", {}))
+    started = step["asking"].pop(event.position)
+    call = replace(step["model_calls"][started], completed_at=event.at, usage=usage, error=body.get("error"))
+    step["model_calls"][started] = call
     for name in _STEP_TOKENS:
         step[name] += getattr(usage, name)
         story.trace[name] += getattr(usage, name)
     step["thought"] = step.get("thought") or _content(body.get("answer", {}).get("content"))
-    story.trace["model_calls"] += 1
     story.trace["usage_estimated"] = story.trace.get("usage_estimated", False) or usage.estimated
     story.trace["tokens_saved"] += _saved(call)
     story.cost = None if story.cost is None or usage.cost_usd is None else story.cost + usage.cost_usd
@@ -157,6 +161,9 @@ def _effect(story: Story, event: Event) -> None:
     elif name == "coherence":
         story.step(event)["coherence"] = value["level"]
         story.trace["coherence_min"] = lowest(story.trace.get("coherence_min"), value["level"])
+    elif name == "basins":
+        at_step = int(event.body["step"].partition(".")[2])
+        story.links += [(basin["id"], basin["activation"], at_step) for basin in value]
     elif name == "pruned":
         for cut in value:
             key = f"action.{cut['step']}"
@@ -189,7 +196,19 @@ def _run_finished(story: Story, event: Event) -> None:
     )
 
 
+def _run_resumed(story: Story, event: Event) -> None:
+    story.trace.update(status="running", success=None, completed_at=None, summary=None, error_message=None)
+
+
+def _run_forked(story: Story, event: Event) -> None:
+    _run_resumed(story, event)
+    story.trace.update(forked_from=event.body["from"], started_at=event.at)
+
+
 _HANDLERS = {
+    "run_resumed": _run_resumed,
+    "run_forked": _run_forked,
+    "model_started": _model_started,
     "model_called": _model_called,
     "tool_started": _tool_started,
     "tool_finished": _tool_finished,
@@ -197,7 +216,7 @@ _HANDLERS = {
     "step_finished": _step_finished,
     "run_finished": _run_finished,
 }
-_WRITTEN_AT = ("run_started", "step_finished", "run_finished")
+_WRITTEN_AT = ("run_started", "run_resumed", "step_finished", "run_finished")
 
 
 class Projection:
@@ -213,16 +232,24 @@ class Projection:
         if fold is None:
             fold = self._open[event.run_id] = Fold(self._records.events(event.run_id, before=event.seq))
         story = fold.add(event)
-        if event.kind == "effect" and event.body["name"] == "basins":
-            at_step = int(event.body["step"].partition(".")[2])
-            for basin in event.body["value"]:
-                self._records.save_basin_link(event.body["trace"], basin["id"], basin["activation"], at_step)
-        if event.kind in _WRITTEN_AT:
+        if event.kind == "run_forked":  # what it shares is shown as its own
+            for shared in fold.stories.values():
+                self._write_steps(shared)
+                self._records.save_trace(shared.as_trace())
+            return
+        if story.links or event.kind in _WRITTEN_AT:
+            self._write_steps(story, steps=event.kind in _WRITTEN_AT)
+        if event.kind in ("run_started", "run_resumed", "run_finished"):
+            self._records.save_trace(story.as_trace())
+
+    def _write_steps(self, story: Story, *, steps: bool = True) -> None:
+        for link in story.links:
+            self._records.save_basin_link(str(story.trace["id"]), *link)
+        story.links.clear()
+        if steps:
             for key in story.changed:
                 self._records.save_step(story.as_step(key))
             story.changed.clear()
-        if event.kind in ("run_started", "run_finished"):
-            self._records.save_trace(story.as_trace())
 
     def forget(self, run_id: str) -> None:
         """Lets go of a run that is over, or whose last event was not written after all."""

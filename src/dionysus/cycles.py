@@ -1,0 +1,108 @@
+"""What a beat and a question have in common: an agent over the senses of one episode, on the record, that can be taken
+up, replayed and forked."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from smolagents import Model, MultiStepAgent
+
+from dionysus.agents.tools import Senses
+from dionysus.attached import Attached, RecordedRun
+from dionysus.callbacks.pruning import Rule
+from dionysus.journal import Frame, InFlight, Limits, recorded_model
+from dionysus.memory.basins import Basins
+from dionysus.recorder import Recorder
+from dionysus.stores import Store
+from dionysus.stores.contract import RunRecord
+from dionysus.watching import Look, Watch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What cycles work with."""
+
+    store: Store
+    recorder: Recorder
+    watch: Watch
+    basins: Basins
+    planning: bool
+    pruning: Rule
+    limits: Limits
+    in_flight: InFlight
+    clock: Callable[[], datetime]
+    new_suffix: Callable[[], str]
+
+
+class Cycle(ABC):
+    """A kind of built-in run."""
+
+    verb: ClassVar[str]
+    """What its runs are kept under."""
+    name: ClassVar[str]
+    """Of the agent that is run."""
+
+    def __init__(self, means: Means) -> None:
+        self._store, self._recorder, self._watch = means.store, means.recorder, means.watch
+        self._basins, self._clock, self._new_suffix = means.basins, means.clock, means.new_suffix
+        self._means = means
+
+    @abstractmethod
+    def _agent(self, senses: Senses, model: Any) -> MultiStepAgent:
+        """The agent, with tools over these senses."""
+
+    def replay(self, record: RunRecord) -> RecordedRun:
+        """See `Runtime.replay`."""
+        senses: Any = None  # the tools are never called
+        agent = self._agent(senses, Model(model_id="none: replay"))
+        return self._attached(agent, record.request).replay(record.run_id)
+
+    def fork(self, record: RunRecord, model: Any, **options: Any) -> RecordedRun:
+        """See `Runtime.fork`. What a fork does is neither a beat of the folder nor an answer that is kept."""
+        look = self._look(record.request)
+        senses = self._watch.senses(look, f"fork-{self._new_suffix()}")
+        request = {**record.request, "verb": "fork", "of": self.verb}
+        with ExitStack() as stack:
+            stack.callback(self._basins.close, senses.basin_id)
+            agent = self._agent(senses, model)
+            return self._attached(agent, request, senses).fork(record.run_id, **options)
+
+    # -- for those below -------------------------------------------------------------------------------
+
+    def _look(self, request: Mapping[str, Any]) -> Look:
+        return self._watch.look(Path(request["watch"]), git=bool(request["git"]))
+
+    def _request(self, look: Look, model: Any, *, git: bool, **more: Any) -> dict[str, Any]:
+        """What a run is kept with."""
+        return {"verb": self.verb, "watch": look.place, "git": git, "model": getattr(model, "spec", None), **more}
+
+    def _attached(
+        self,
+        agent: MultiStepAgent,
+        request: Mapping[str, Any],
+        senses: Senses | None = None,
+        on_open: Callable[[], None] = lambda: None,
+    ) -> Attached:
+        def opened(frame: Frame) -> None:
+            if senses is not None:
+                senses.frame = frame
+                if not getattr(agent.model, "is_reflex", False):
+                    senses.thinker = recorded_model(agent.model, frame, within_tool=True)
+            on_open()
+
+        return Attached(
+            agent,
+            self._recorder,
+            pruning=self._means.pruning,
+            limits=self._means.limits,
+            in_flight=self._means.in_flight,
+            new_suffix=self._new_suffix,
+            request=request,
+            name=self.name,
+            place=str(request["watch"]),
+            on_open=opened,
+        )
