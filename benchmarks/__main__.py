@@ -7,9 +7,9 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks import beat, managed, overhead
+from benchmarks import beat, kill, managed, overhead
 
-BENCHMARKS = {"beat": beat, "managed": managed, "overhead": overhead}
+BENCHMARKS = {"beat": beat, "kill": kill, "managed": managed, "overhead": overhead}
 
 
 def main() -> None:
@@ -20,16 +20,20 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="a minute at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--data", type=Path, help="beat, managed: a folder to look at; overhead: a text of observations"
+        "--data", type=Path, help="beat, managed: a folder to look at; overhead, kill: a text of observations"
     )
+    parser.add_argument("--kills", type=int, help="kill: at random instants; default: 1000")
     chosen = parser.parse_args()
+    more = {} if chosen.kills is None else {"kills": chosen.kills}
+    if more and chosen.name != "kill":
+        parser.error("--kills is for the benchmark kill")
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     figures = {
         "benchmark": chosen.name,
         "commit": _commit(),
         "machine": f"{machine}, Python {platform.python_version()}",
         "seed": chosen.seed,
-        **BENCHMARKS[chosen.name].run(short=chosen.short, seed=chosen.seed, data=chosen.data),
+        **BENCHMARKS[chosen.name].run(short=chosen.short, seed=chosen.seed, data=chosen.data, **more),
     }
     text = json.dumps(figures, indent=2)
     print(text)

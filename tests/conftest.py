@@ -5,13 +5,18 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from smolagents import MultiStepAgent
 
+from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.journal import Frame, Journal, Run
 from dionysus.journal.secrets import Secrets
+from dionysus.journal.values import digest_of, plain
 from dionysus.models.metering import measure
+from dionysus.recorder import Ending, Recorder
 from dionysus.stores import Store, open_store
 from dionysus.traces import ExecutionTraceService, Projection
 
@@ -43,6 +48,35 @@ class Clock:
     def __call__(self) -> datetime:
         self.now += timedelta(seconds=1)
         return self.now
+
+
+@pytest.fixture(autouse=True)
+def _replayed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run that a test makes is replayed from its record: it must come to the same.
+
+    A test marked `not_replayed` says why its runs cannot be.
+    """
+    if request.node.get_closest_marker("not_replayed"):
+        return
+    made = Recorder.run
+
+    def run(self: Recorder, frame: Frame, agent: MultiStepAgent, task: str, **options: Any) -> Ending:
+        ending = made(self, frame, agent, task, **options)
+        if frame.run.live:
+            user_callbacks, self.callbacks = self.callbacks, CallbackRegistry()
+            try:
+                again = made(self, self.shadow(frame.run.id), agent, task, **options)
+            finally:
+                self.callbacks = user_callbacks
+            stopped = ("budget_exhausted", "interrupted")
+            if ending.status not in stopped or again.status not in stopped:
+                assert (again.status, digest_of(plain(again.output))) == (
+                    ending.status,
+                    digest_of(plain(ending.output)),
+                )
+        return ending
+
+    monkeypatch.setattr(Recorder, "run", run)
 
 
 @pytest.fixture

@@ -456,8 +456,9 @@ class Recorder:
             for name, member in agent.managed_agents.items()
         }
         if hasattr(agent, "python_executor"):
-            clone.python_executor = own_executor(agent.python_executor)
+            clone.python_executor = None if frame.ran_code_as_a_whole else own_executor(agent.python_executor)
             if clone.python_executor is None:
+                frame.code_as_a_whole = True
                 clone.python_executor = RecordedExecutor(agent.python_executor, frame)
                 clone.tools = dict(agent.tools)
         clone.step_callbacks = StepCallbacks(agent, clone, self._callbacks_for(frame, rule, place), frame)

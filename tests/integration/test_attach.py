@@ -331,6 +331,7 @@ def test_two_threads_may_run_one_attached_agent(runtime: Runtime) -> None:
         assert [s.step_number for s in full.steps] == [1, 2]
 
 
+@pytest.mark.not_replayed("the agents' own callbacks are counted")
 def test_callbacks_fire_for_every_agent_and_the_agents_own_stay(runtime: Runtime) -> None:
     fired: list[tuple[str, str]] = []
     runtime.callbacks.register(ActionStep, lambda step, agent, frame: fired.append(("ours", frame.agent_name)))

@@ -58,6 +58,7 @@ def tools_of(runtime: Runtime, report: BeatReport) -> list[str]:
     return [call.name for step in steps for call in step.tool_calls]
 
 
+@pytest.mark.not_replayed("log lines are counted")
 def test_the_first_beat_uses_nine_tools_then_answers(
     runtime: Runtime, repository: Repository, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,7 +29,9 @@ class Audit:
             raise BadInput(f"cannot write the audit log {str(path)!r}: {error.strerror}; name another file") from error
 
     def step_callback(self, step: ActionStep | PlanningStep, agent: Any, frame: Frame) -> None:
-        """One line for a plan or an action."""
+        """One line for a plan or an action; none where it is only made again from the record."""
+        if frame.recalls(step):
+            return
         self._line(
             frame,
             event=type(step).__name__,

@@ -13,6 +13,7 @@ log = logging.getLogger("dionysus")
 
 def execution_trace_callback(step: ActionStep | PlanningStep, agent: Any, frame: Frame) -> None:
     """Writes the step's final texts, after all other callbacks had their turn."""
+    again = frame.recalls(step)
     done = frame.seal(step)
-    if isinstance(step, PlanningStep):
+    if isinstance(step, PlanningStep) and not again:
         log.info("PlanningStep before action %d of %s: %s", done.number, frame.agent_name, quoted(step.plan, 160))

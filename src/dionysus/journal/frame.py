@@ -32,7 +32,7 @@ from dionysus.journal.events import Kind, Message, role_and_content
 from dionysus.journal.replaying import answer_of, error_fields, error_of, first_difference, result_of
 from dionysus.journal.run import Run
 from dionysus.journal.spending import Spent
-from dionysus.journal.values import digest_of, packed, plain
+from dionysus.journal.values import digest_of, packed, plain, unpacked
 from dionysus.stores.contract import DaySpending, Event, Status, StepType, Usage
 
 
@@ -109,6 +109,8 @@ class Frame:
     """Why the last model call failed; None: it did not."""
     made_of: Mapping[str, Any] | None = None
     """What its agent is made of; of the agent that was run."""
+    code_as_a_whole: bool = False
+    """Whether each execution of its agent's code is recorded as one call, since its tools run out of reach."""
     lost: list[str] = field(default_factory=list)
     """Values on record that could not be made again, in words."""
 
@@ -160,6 +162,12 @@ class Frame:
         """Whether all that its agent did is on record, failures included: nothing of it is made again."""
         return not self.run.live or (self.parent is not None and self.run.past.has("tool_finished", self.path))
 
+    @property
+    def ran_code_as_a_whole(self) -> bool:
+        """Whether it did so when the run began."""
+        began = self.run.past.find("run_started", self.path)
+        return began is not None and bool(began.body.get("code_as_a_whole"))
+
     def recalls(self, step: Any) -> bool:
         """Whether the end of this step is on record: the step is only made again. For callbacks with effects outside
         the run, which should have them once."""
@@ -181,7 +189,8 @@ class Frame:
             return
         self._must_be_live(self.path, f"the run of {self.agent_name}")
         parent = {"parent": self.parent.trace_id, "parent_step": self.parent.step_number} if self.parent else {}
-        more = {"made_of": made_of} if made_of is not None else {}
+        more: dict[str, Any] = {"made_of": made_of} if made_of is not None else {}
+        more |= {"code_as_a_whole": True} if self.code_as_a_whole else {}
         body = {
             "agent": self.agent_name,
             "task": task,
@@ -300,6 +309,7 @@ class Frame:
         base = {"step": self._step, "tool": name, "arguments": shown}
         known = self.run.past.take("tool_finished", position)
         if known is not None:
+            _change_again(arguments, known.body)
             return self._recalled(known, do if again else None)
         had_begun = self.run.past.take("tool_started", position) is not None
         self._must_be_live(position, f"the call of {name}")
@@ -316,14 +326,14 @@ class Frame:
             self._write("tool_finished", position, {**base, **fields}, digest=digest)
             self._tell("after", position, name, shown, error=fields["error"])
             raise
-        written = packed("result", kept(result))
+        written = {**packed("result", kept(result)), **_changes(arguments, shown)}
         result = self.run.secrets.hide_in(result)
         self._write("tool_finished", position, {**base, **written}, digest=digest)
         self._tell("after", position, name, shown, result=result)
         return result
 
     def _recalled(self, known: Event, do: Callable[[str], Any] | None) -> Any:
-        if do is not None:
+        if do is not None and self.run.past.has("run_started", known.position):  # else it was refused
             with suppress(Exception):  # what it came to is on record, and follows
                 do(known.position)
         if "error" in known.body:
@@ -602,6 +612,25 @@ class Frame:
             )
         except StoreError as error:
             raise self.run.end(RunAborted(error)) from error
+
+
+def _changes(arguments: Mapping[str, Any], before: Any) -> dict[str, Any]:
+    """Lists and dicts that a call changed in place: how they look now."""
+    now = {name: value for name, value in arguments.items() if isinstance(value, list | dict)}
+    found = {name: value for name, value in now.items() if plain(value) != before.get(name)}
+    return {"changed": packed("arguments", found)} if found else {}
+
+
+def _change_again(arguments: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+    """Changes them as the recorded call did."""
+    changed = unpacked("arguments", body["changed"]) if "changed" in body else {}
+    for name, value in changed.items() if isinstance(changed, dict) else ():
+        given = arguments.get(name)
+        if isinstance(given, list):
+            given[:] = value
+        elif isinstance(given, dict):
+            given.clear()
+            given.update(value)
 
 
 def _called(event: Event) -> str:

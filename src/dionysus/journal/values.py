@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
@@ -118,6 +119,7 @@ _AS_TEXT: dict[type, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
     Decimal: (str, Decimal),
     UUID: (str, UUID),
     complex: (str, complex),
+    Fraction: (str, Fraction),
 }
 _BY_NAME = {kind.__name__: made for kind, (_, made) in _AS_TEXT.items()}
 _KINDS: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
