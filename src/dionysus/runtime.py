@@ -2,11 +2,11 @@
 
 import logging
 import os
-import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
 from typing import Any, get_args
 
@@ -21,7 +21,7 @@ from dionysus.cycles import Means
 from dionysus.errors import BadInput, NotFound
 from dionysus.heart import BeatReport, Heart, Waking
 from dionysus.journal import Budget, InFlight, Limits
-from dionysus.journal.secrets import Secrets, named_secrets
+from dionysus.journal.secrets import Secrets, key_beside, named_secrets
 from dionysus.memory.basins import Basins
 from dionysus.memory.goals import Goals
 from dionysus.memory.semantic import SemanticMemory
@@ -49,14 +49,17 @@ class Runtime:
         model: str | Any | None = None,
         *,
         settings: Settings | None = None,
+        secrets: Iterable[str] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        new_suffix: Callable[[], str] = lambda: secrets.token_hex(3),
+        new_suffix: Callable[[], str] = lambda: token_hex(3),
     ) -> None:
         """
         Args:
             store: A store's URL; default: the settings'.
             model: A model's spec, or a smolagents `Model`; default: the settings'.
             settings: Default: from the environment.
+            secrets: Texts that must reach neither prompts nor store; those in environment variables that are named
+                like secrets, and well-known kinds, are known anyway.
             clock: The time, in UTC.
             new_suffix: What makes run ids unique across stores.
 
@@ -70,11 +73,11 @@ class Runtime:
         self._waits = not (isinstance(self._given_model, str) and self._given_model.partition(":")[0] in _AT_ONCE)
         self._model: Any = None
         self._key = self.settings.api_key.get_secret_value() if self.settings.api_key else None
-        known = [*named_secrets(os.environ), *([self._key] if self._key else [])]
-        self._secrets = Secrets(known, tag=f"{secrets.token_hex(2)}-")
+        known = [*named_secrets(os.environ), *([self._key] if self._key else []), *secrets]
         self._new_suffix = new_suffix
         self._store = open_store(store or self.settings.store)
         try:
+            self._secrets = Secrets(known, key=key_beside(self._store.path), pattern=self.settings.secret_pattern)
             self._build(clock, new_suffix)
         except BaseException:
             self._store.close()
@@ -422,7 +425,9 @@ class Runtime:
 
     def _own_files(self) -> list[Path]:
         path = self._store.path
-        mine = [] if path is None else [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-locks")]
+        mine = (
+            [] if path is None else [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-locks", "-key")]
+        )
         return [*mine, *([self.settings.audit] if self.settings.audit else [])]
 
 

@@ -31,6 +31,9 @@ class Settings(BaseSettings):
     in_flight: Literal["report", "fail", "retry"] = Field(
         "report", description="A call that was cut off and may have happened: tell the agent, stop, or make it again"
     )
+    secret_pattern: str | None = Field(
+        None, description="A regular expression: what matches it is replaced in prompts and store, as known secrets are"
+    )
     planning: bool = Field(True, description="Plan before actions 1, 4, 7 and 10")
     coherence: bool = Field(True, description="Put the IWMT coherence into every plan")
     coherence_warning: float = Field(0.5, ge=0, le=1, description="Warn in plans below this coherence")

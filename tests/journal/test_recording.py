@@ -1,5 +1,6 @@
 """The wrapped model and tools: what is written, when, and what reaches the agent."""
 
+import re
 import threading
 from typing import Any
 
@@ -148,8 +149,7 @@ def test_secrets_reach_tools_but_neither_transcript_nor_store(frame: Frame, stor
     tool = Reveal()
 
     def use(messages: Any) -> dict[str, Any]:
-        placeholder = "<secret:openai-key:1>"
-        assert placeholder in messages[-1].content[0]["text"]
+        (placeholder,) = re.findall(r"<secret:openai-key:\w+>", messages[-1].content[0]["text"])
         assert KEY not in str(messages)
         return {"calls": [call("reveal", what=f"use {placeholder}")]}
 

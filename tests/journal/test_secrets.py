@@ -1,6 +1,7 @@
 """Secrets become placeholders, and come back for tools."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dionysus.errors import BadInput, StoreError
 from dionysus.journal.holding import Holder
-from dionysus.journal.secrets import Secrets, named_secrets
+from dionysus.journal.secrets import Secrets, key_beside, named_secrets
 
 SHAPES = {
     "openai-key": "sk-proj-" + "aB3_" * 10,
@@ -31,30 +33,73 @@ SHAPES = {
 def test_well_known_shapes_are_hidden_and_restored(kind: str, secret: str) -> None:
     secrets = Secrets()
     hidden = secrets.hide(f"before {secret} after")
-    assert hidden == f"before <secret:{kind}:1> after"
-    assert secrets.hide(secret) == f"<secret:{kind}:1>"
+    assert re.fullmatch(rf"before <secret:{kind}:[0-9a-f]{{10}}> after", hidden)
+    assert f"before {secrets.hide(secret)} after" == hidden
     assert secrets.restore_in({"a": [hidden]}) == {"a": [f"before {secret} after"]}
 
 
 def test_logins_in_urls_and_known_values_are_hidden() -> None:
     secrets = Secrets(["my own pass phrase"])
     text = secrets.hide("https://ada:hunter22@example.org/x, my own pass phrase")
-    assert text == "https://<secret:url-login:2>@example.org/x, <secret:known:1>"
+    assert re.fullmatch(r"https://<secret:url-login:\w+>@example.org/x, <secret:known:\w+>", text)
     assert secrets.hide("https://example.org:80/a@b") == "https://example.org:80/a@b"
     assert "token" not in secrets.hide("https://sometoken@example.org")
     assert "word" not in secrets.hide("redis://:password@localhost")
 
 
 def test_a_shape_within_a_name_is_seen() -> None:
-    assert Secrets().hide(f"key_{SHAPES['aws-key']}_old") == "key_<secret:aws-key:1>_old"
+    assert re.fullmatch(r"key_<secret:aws-key:\w+>_old", Secrets().hide(f"key_{SHAPES['aws-key']}_old"))
 
 
-def test_placeholders_of_other_processes_are_left_alone() -> None:
-    before, now = Secrets(tag="aaaa-"), Secrets(tag="bbbb-")
+def test_a_secret_has_the_same_placeholder_in_every_process_of_a_store(tmp_path: Path) -> None:
+    store = tmp_path / "mind.db"
+    before, now, elsewhere = (Secrets(key=key_beside(path)) for path in (store, store, tmp_path / "other.db"))
     kept = before.hide(SHAPES["aws-key"])
-    now.hide(SHAPES["aws-key"].replace("A", "B", 1).replace("BKIA", "AKIA").replace("5678", "0000"))
-    assert kept == "<secret:aws-key:aaaa-1>"
-    assert now.restore_in(kept) == kept
+    assert now.restore_in(kept) == kept  # it does not know it yet
+    assert now.placeholders([kept], known=False) == {kept}
+    assert now.hide(SHAPES["aws-key"]) == kept
+    assert now.restore_in(kept) == SHAPES["aws-key"]
+    assert elsewhere.hide(SHAPES["aws-key"]) != kept
+    assert (tmp_path / "mind.db-key").stat().st_mode & 0o777 == 0o600
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_key_that_is_none_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mind.db-key").write_text("my diary")
+    with pytest.raises(StoreError, match="not a key"):
+        key_beside(tmp_path / "mind.db")
+    assert (tmp_path / "mind.db-key").read_text() == "my diary"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"password": "hunter22x"}',
+        "API_KEY=a1b2c3d4e5",
+        "Authorization: Bearer a1b2c3d4e5f6",
+        "DB_PASSWORD: 'abc12345'",
+    ],
+)
+def test_what_is_assigned_to_a_name_like_password_is_hidden(text: str) -> None:
+    secrets = Secrets()
+    hidden = secrets.hide(text)
+    assert not re.search(r"hunter22x|a1b2|abc12345", hidden)
+    assert secrets.hide(hidden) == hidden
+    assert secrets.restore_in(hidden) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["password = getpass()", "the secret: nobody knows", "token = settings.token", "api: v2"]
+)
+def test_code_and_words_beside_such_a_name_stay(text: str) -> None:
+    assert Secrets().hide(text) == text
+
+
+def test_a_pattern_of_ones_own() -> None:
+    secrets = Secrets(pattern=r"EMP-\d{6}")
+    assert secrets.restore_in(secrets.hide("ask EMP-123456")) == "ask EMP-123456" != secrets.hide("ask EMP-123456")
+    with pytest.raises(BadInput, match="no regular expression"):
+        Secrets(pattern="(")
 
 
 def test_variables_named_like_secrets_are_known() -> None:
@@ -85,6 +130,7 @@ def test_hiding_twice_changes_nothing_more(before: str, secret: str, after: str)
 HOLD = """
 import sys
 from pathlib import Path
+from dionysus.errors import BadInput, StoreError
 from dionysus.journal.holding import Holder
 holder = Holder(Path(sys.argv[1]))
 print(holder.claim(), flush=True)

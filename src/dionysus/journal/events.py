@@ -87,7 +87,7 @@ class Journal:
         """Writes one event; when this returns it is in the store, or in the transaction around it.
 
         Args:
-            secrets: What they know is replaced in every text of the body.
+            secrets: What they know is replaced in every text of the body; `hides` names what stands for it.
             durable: See `transaction`.
 
         Raises:
@@ -96,6 +96,9 @@ class Journal:
         with self.transaction(durable=durable):
             self._touched.add(run_id)
             last = self._last.get(run_id)
+            hidden = secrets.hide_in_plain(body)
+            if hidden is not body:
+                hidden = {**hidden, "hides": sorted(secrets.placeholders(hidden, known=True))}
             event = Event(
                 run_id=run_id,
                 seq=(self._records.last_seq(run_id) if last is None else last) + 1,
@@ -103,7 +106,7 @@ class Journal:
                 position=position,
                 at=self.clock(),
                 digest=digest,
-                body=secrets.hide_in_plain(body),
+                body=hidden,
             )
             self._records.append(event)
             if self._project is not None:

@@ -46,6 +46,8 @@ class Past:
         """How it ended last."""
         self.made_of: Mapping[str, Any] = {}
         """What the agent that was run was made of; of a fork, what it went on with."""
+        self.hidden: set[str] = set()
+        """Placeholders of secrets that the run was given, or met."""
         began: datetime | None = None
         for event in events:
             if began is None or (event.kind == "run_resumed" and event.position == self._top_path):
@@ -65,6 +67,7 @@ class Past:
         body, place = event.body, (event.body["trace"], event.body.get("step") or "")
         if event.kind == "run_started" and self.top is None:
             self.top = event
+        self.hidden.update(body.get("hides", ()))
         if "made_of" in body:
             self.made_of = body["made_of"]
         if event.kind == "run_finished" and self.top is not None and body["trace"] == self.top.body["trace"]:

@@ -123,6 +123,23 @@ class Run:
         """Time worked, before it was taken up again included."""
         return self.past.seconds + self._timer() - self._began
 
+    def know_secrets_of(self, tool: str, arguments: Any) -> None:
+        """A tool is about to be called: the secrets among its arguments are at hand.
+
+        Raises:
+            RunAborted: They were met before the run was taken up, and this process does not know them.
+        """
+        if not self.past.hidden:
+            return
+        missing = self.secrets.placeholders(arguments, known=False) & self.past.hidden
+        if missing:
+            cause = BadInput(
+                f"the call of {tool} needs {', '.join(sorted(missing))}, which the process that began the run knew and "
+                "this one does not: set it in an environment variable whose name ends in KEY, TOKEN, SECRET or "
+                "PASSWORD, hand it to Runtime(secrets=…), or give task and inputs again: run(task, run_id=…)"
+            )
+            raise self.end(RunAborted(cause))
+
     # -- spending --------------------------------------------------------------------------------------
 
     def reserve(self, model: Any) -> None:

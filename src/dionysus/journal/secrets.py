@@ -1,15 +1,21 @@
 """Secrets become placeholders before they reach a transcript or the disk; tools get them back at call time.
 
 Known are values handed in (an API key, environment variables that are named like secrets) and texts shaped like
-well-known credentials. The mapping lives in memory only.
+well-known credentials, or assigned to a name like `password`. A placeholder is a keyed digest of the secret, so that
+the same secret has the same placeholder in every process that uses a store; the key lies in a file beside the store,
+and what stands for what is kept in memory only.
 """
 
+import hashlib
 import json
 import os
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from dionysus.errors import BadInput, StoreError
+from dionysus.journal.values import plain
 
 _SHAPES = {
     # published token formats: prefix and length as their issuers document them
@@ -34,8 +40,15 @@ _HINTS = (
 )  # fmt: skip
 """One of these is in each text that has one of the shapes; looking for them is quick."""
 _SECRET_NAME = re.compile(r"(?i)(^|_)(api_?key|key|token|secret|password|passwd|passphrase|pwd)$")
-_PLACEHOLDER = re.compile(r"<secret:[a-z-]+:[\w-]+>")
+_PLACEHOLDER = re.compile(r"<secret:[a-z-]+:[0-9a-f]{10}>")
+_ASSIGNED = re.compile(
+    r"(?i)(?<!<)((?:password|passwd|passphrase|secret|api[_-]?key|(?:access|auth|refresh)[_-]?token)[\"']?\s*[:=]\s*[\"']?"
+    r"|\bbearer\s+)(?!<secret:)(?=[^\s\"',;]*\d)(?=[^\s\"',;]*[A-Za-z])([^\s\"',;<>(){}\[\]$\\]{8,})"
+)
+"""A name like `password`, and a value that holds letters and digits."""
+_NAMES = ("passw", "passphrase", "secret", "api", "token", "bearer")
 _DEEPEST = 40
+_KEY_BYTES = 32
 _SHORTEST = 8
 """Shorter values of environment variables are not taken for secrets: they would hit ordinary words."""
 
@@ -71,26 +84,39 @@ def _mapped(value: Any, change: Callable[[str], str], within: tuple[int, ...] = 
 class Secrets:
     """The secrets met in one process, and their placeholders."""
 
-    def __init__(self, known: Iterable[str] = (), *, tag: str = "") -> None:
+    def __init__(self, known: Iterable[str] = (), *, key: bytes | None = None, pattern: str | None = None) -> None:
         """
         Args:
-            tag: Stands in every placeholder; one of its own for each process keeps placeholders apart that texts in
-                the store still hold from earlier ones.
+            key: Of the placeholders' digests, up to 64 bytes; the same in all processes that share transcripts.
+                Default: a random one.
+            pattern: A regular expression; what matches it is secret, too.
+
+        Raises:
+            BadInput: The pattern is none.
         """
-        self._tag = tag
+        self._key = key or os.urandom(32)
+        try:
+            self._pattern = re.compile(pattern) if pattern else None
+        except re.error as error:
+            raise BadInput(f"the secret pattern {pattern!r} is no regular expression: {error}") from error
         self._known = sorted({value for value in known if value}, key=len, reverse=True)
         self._hints = (*_HINTS, *(_as_json(value)[1:-1] for value in self._known))
-        self._placeholders: dict[str, str] = {}
         self._values: dict[str, str] = {}
-        self._lock = threading.Lock()
+        for value in self._known:
+            self._placeholder("known", value)
 
     def hide(self, text: str) -> str:
-        """`text` with each secret replaced by `<secret:KIND:N>`; the same secret gets the same placeholder."""
+        """`text` with each secret replaced by `<secret:KIND:DIGEST>`; the same secret gets the same placeholder."""
         for value in self._known:
             if value in text:
                 text = text.replace(value, self._placeholder("known", value))
         if any(hint in text for hint in _HINTS):
             text = _SHAPE.sub(lambda m: self._placeholder((m.lastgroup or "").replace("_", "-"), m[0]), text)
+        low = text.lower()
+        if any(name in low for name in _NAMES):
+            text = _ASSIGNED.sub(lambda m: m[1] + self._placeholder("assigned", m[2]), text)
+        if self._pattern is not None:
+            text = self._pattern.sub(lambda m: self._placeholder("pattern", m[0]) if m[0] else "", text)
         return text
 
     def hide_in(self, value: Any) -> Any:
@@ -100,10 +126,15 @@ class Secrets:
     def hide_in_plain(self, value: Any) -> Any:
         """`hide_in`, quick where there is nothing to hide: one look at the whole value as JSON."""
         text = _as_json(value)
-        for hint in self._hints:
-            if hint in text:
-                return self.hide_in(value)
+        low = text.lower()
+        if self._pattern or any(hint in text for hint in self._hints) or any(name in low for name in _NAMES):
+            return self.hide_in(value)
         return value
+
+    def placeholders(self, value: Any, *, known: bool) -> set[str]:
+        """The placeholders in a value's texts that this process can put the secret in place of – or that it cannot."""
+        found = set(_PLACEHOLDER.findall(_as_json(plain(value))))
+        return {name for name in found if (name in self._values) is known}
 
     def restore_in(self, value: Any) -> Any:
         """The real values in place of this process's placeholders; the value itself where it holds none."""
@@ -113,8 +144,33 @@ class Secrets:
         return _PLACEHOLDER.sub(lambda m: self._values.get(m[0], m[0]), text) if "<secret:" in text else text
 
     def _placeholder(self, kind: str, value: str) -> str:
-        with self._lock:
-            if value not in self._placeholders:
-                name = f"<secret:{kind}:{self._tag}{len(self._placeholders) + 1}>"
-                self._placeholders[value], self._values[name] = name, value
-            return self._placeholders[value]
+        digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), key=self._key, digest_size=5).hexdigest()
+        name = f"<secret:{kind}:{digest}>"
+        self._values[name] = value
+        return name
+
+
+def key_beside(store: Path | None) -> bytes:
+    """The key of a store's placeholders, from a file of its own that only the owner reads; made where there is none.
+
+    Raises:
+        StoreError: It cannot be made or read.
+    """
+    if store is None:
+        return os.urandom(32)
+    path = store.with_name(store.name + "-key")
+    try:
+        while not path.exists() or path.stat().st_size != _KEY_BYTES:
+            fresh = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
+            with os.fdopen(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                file.write(os.urandom(_KEY_BYTES))
+            try:
+                os.link(fresh, path)  # whole, or not at all, whoever else makes one
+            except FileExistsError:
+                if path.stat().st_size != _KEY_BYTES:
+                    raise StoreError(f"{str(path)!r} is not a key that Dionysus made; move it away") from None
+            finally:
+                fresh.unlink()
+        return path.read_bytes()
+    except OSError as error:
+        raise StoreError(f"cannot keep a key in {str(path)!r}: {error.strerror}") from error
