@@ -21,11 +21,9 @@ from dionysus.errors import BadInput, LimitReached, ReplayDiverged
 from dionysus.journal import Budget, Frame, InFlight, Limits, Past
 from dionysus.journal.values import LostText, digest_of, plain, unpacked
 from dionysus.recorder import Ending, Recorder
-from dionysus.stores.contract import Status, Usage
+from dionysus.stores.contract import FINISHED, Status, Usage
 
 _RUN_ID = re.compile(r"[\w.:@+~-]{1,120}")
-FINISHED = ("success", "max_steps")
-"""A run of one of these has its answer; any other can go on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +192,10 @@ class Attached:
             NotFound: No such run.
             ReplayDiverged: This agent would have done something else; with the first difference.
         """
+        return self.result(*self.replayed(run_id, **inputs))
+
+    def replayed(self, run_id: str, **inputs: Any) -> tuple[Frame, Ending]:
+        """Like `replay`; returns how it ended, whatever that is."""
         frame = self._recorder.shadow(run_id)
         task, given = self._asked(run_id, frame.run.past, inputs)
         ending = self._recorder.run(frame, self._source(run_id, given), task, pruning=self._pruning, **given)
@@ -203,7 +205,7 @@ class Attached:
             if digest_of(then) != digest_of(now):
                 difference = f"then: {then[0]}: {then[1]!r}\nnow: {now[0]}: {now[1]!r}"
                 raise ReplayDiverged(ended.position, "the run ends otherwise", difference=difference)
-        return self._result(frame, ending)
+        return frame, ending
 
     def fork(
         self,
@@ -373,9 +375,10 @@ class Attached:
             raise ending.failure
         if ending.status in FINISHED:
             self._conversation, self._latest = as_it_ended(self.agent, frame), frame.run.id
-        return self._result(frame, ending)
+        return self.result(frame, ending)
 
-    def _result(self, frame: Frame, ending: Ending) -> RecordedRun:
+    def result(self, frame: Frame, ending: Ending) -> RecordedRun:
+        """What a run came to."""
         spent = frame.run.spent
         return RecordedRun(
             output=ending.output,

@@ -33,6 +33,8 @@ goals_app = typer.Typer(help="What is wanted: list, add, close.", invoke_without
 traces_app = typer.Typer(help="What agents did: list, show, replay, count tokens.", no_args_is_help=True)
 app.add_typer(goals_app, name="goals")
 app.add_typer(traces_app, name="traces")
+runs_app = typer.Typer(help="Runs: list, resume, replay, fork, compare, carry in a file.", no_args_is_help=True)
+app.add_typer(runs_app, name="runs")
 
 Store = Annotated[
     str | None,
@@ -44,6 +46,19 @@ ApiKey = Annotated[str | None, typer.Option(help="Its key; default: OPENAI_API_K
 Git = Annotated[bool, typer.Option(help="Use git where there is a repository.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Only the result, no live lines.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+BudgetText = Annotated[
+    str | None,
+    typer.Option("--budget", metavar="LIMITS", help="calls=N,tokens=N,usd=N,seconds=N: what the run may take in all."),
+]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="An id, or its beginning.")]
+Agent = Annotated[
+    str | None,
+    typer.Option(
+        "--agent", metavar="MODULE:NAME", help="For runs of your own: the agent, or a function that makes it."
+    ),
+]
 
 
 @app.callback()
@@ -74,31 +89,19 @@ def beat(
     api_base: ApiBase = None,
     api_key: ApiKey = None,
     git: Git = True,
+    budget: BudgetText = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """One heartbeat: what changed, what it recalls, what to do next."""
-    from smolagents import ActionStep, PlanningStep
+    from dionysus.terminal import console
 
-    from dionysus.terminal import LiveDisplay, console, print_report
-
-    with _runtime(store, model=model, api_base=api_base, api_key=api_key) as runtime:
-        out, on_wake = console(), None
-        if not (as_json or quiet):
-            display = LiveDisplay(out)
-            runtime.callbacks.register(PlanningStep, display.plan)
-            runtime.callbacks.register(ActionStep, display.action)
-            on_wake = display.wake
+    with _runtime(store, model=model, api_base=api_base, api_key=api_key, budget=budget) as runtime:
+        out = console()
+        display = None if as_json or quiet else _live(runtime, out)
         _stop_at_safe_point(runtime)
-        report = runtime.beat(watch, git=git, on_wake=on_wake)
-        if as_json:
-            _print_json(asdict(report))
-        else:
-            reflex = bool(getattr(runtime.model, "is_reflex", False))
-            print_report(out, report, reflex=reflex, command=_command() if _is_kept(runtime) else None)
-    if report.status not in ("idle", "success", "max_steps"):
-        print(f"dionysus: the beat ended with status {report.status}: {report.error}", file=sys.stderr)
-        raise typer.Exit(4)
+        report = runtime.beat(watch, git=git, on_wake=display.wake if display else None)
+        _show_report(runtime, out, report, as_json=as_json)
 
 
 @app.command()
@@ -110,31 +113,19 @@ def ask(
     api_base: ApiBase = None,
     api_key: ApiKey = None,
     git: Git = True,
+    budget: BudgetText = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Ask: a manager and its three members observe, orient, decide, and answer."""
-    from smolagents import ActionStep, PlanningStep
+    from dionysus.terminal import console
 
-    from dionysus.terminal import LiveDisplay, console, print_answer
-
-    with _runtime(store, model=model, api_base=api_base, api_key=api_key) as runtime:
-        out, on_start = console(), None
-        if not (as_json or quiet):
-            display = LiveDisplay(out)
-            runtime.callbacks.register(PlanningStep, display.plan)
-            runtime.callbacks.register(ActionStep, display.action)
-            on_start = display.ask
+    with _runtime(store, model=model, api_base=api_base, api_key=api_key, budget=budget) as runtime:
+        out = console()
+        display = None if as_json or quiet else _live(runtime, out)
         _stop_at_safe_point(runtime)
-        answer = runtime.ask(_text(question), watch, git=git, on_start=on_start)
-        if as_json:
-            _print_json(asdict(answer))
-        else:
-            reflex = bool(getattr(runtime.model, "is_reflex", False))
-            print_answer(out, answer, reflex=reflex, command=_command() if _is_kept(runtime) else None)
-    if answer.status not in ("success", "max_steps"):
-        print(f"dionysus: the question ended with status {answer.status}: {answer.error}", file=sys.stderr)
-        raise typer.Exit(4)
+        answer = runtime.ask(_text(question), watch, git=git, on_start=display.ask if display else None)
+        _show_answer(runtime, out, answer, as_json=as_json)
 
 
 @app.command()
@@ -308,6 +299,169 @@ def count_tokens(store: Store = None, as_json: Json = False) -> None:
         )
 
 
+@runs_app.command("list")
+def list_runs(
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 20,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Runs, newest first; those that did not finish can be resumed."""
+    from dionysus.terminal import run_line
+
+    with _runtime(store) as runtime:
+        found = runtime.runs.listed(limit=limit)
+    if as_json:
+        _print_json([asdict(summary) for summary in found])
+        return
+    for summary in found:
+        print(run_line(summary))
+    if not found:
+        print("no runs yet; `dionysus beat` makes one")
+
+
+@runs_app.command("resume")
+def resume_run(
+    run: RunId,
+    budget: BudgetText = None,
+    deadline: Annotated[float | None, typer.Option(help="Seconds from now.")] = None,
+    in_flight: Annotated[
+        str | None, typer.Option(help="A call that was cut off and may have happened: report, fail or retry.")
+    ] = None,
+    accept_changes: Annotated[
+        bool, typer.Option("--accept-changes", help="Go on although agent, model or settings are not what they were.")
+    ] = False,
+    agent: Agent = None,
+    store: Store = None,
+    model: Model = None,
+    api_base: ApiBase = None,
+    api_key: ApiKey = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Go on with a run where it stopped; no finished call is made again."""
+    from dionysus.journal import Budget
+    from dionysus.runtime import Answer, BeatReport
+    from dionysus.terminal import console
+
+    with _runtime(store, model=model, api_base=api_base, api_key=api_key, in_flight=in_flight) as runtime:
+        out = console()
+        display = None if as_json or quiet else _live(runtime, out)
+        _stop_at_safe_point(runtime)
+        done = runtime.resume(
+            run,
+            _agent(agent),
+            budget=Budget.parse(budget) if budget is not None else None,
+            deadline_s=deadline,
+            accept_changes=accept_changes,
+            on_wake=display.wake if display else None,
+            on_start=display.ask if display else None,
+        )
+        if isinstance(done, BeatReport):
+            _show_report(runtime, out, done, as_json=as_json)
+        elif isinstance(done, Answer):
+            _show_answer(runtime, out, done, as_json=as_json)
+        else:
+            _show_run(runtime, done, as_json=as_json)
+
+
+@runs_app.command("replay")
+def replay_run(run: RunId, agent: Agent = None, store: Store = None, as_json: Json = False) -> None:
+    """Play a run again from its record alone, and check that it does the same."""
+    with _runtime(store) as runtime:
+        done = runtime.replay(run, _agent(agent))
+        if as_json:
+            _print_json(_plain_run(done))
+            return
+        print(_printable(str(done.output if done.output is not None else "")))
+        told = f"replayed {done.run_id}: {done.model_calls} model calls answered from the record, none made; "
+        print(told + (f"it ended {done.status}: {done.error}" if done.error else f"it ended {done.status}, as then"))
+
+
+@runs_app.command("fork")
+def fork_run(
+    run: RunId,
+    at: Annotated[int, typer.Option("--at", min=0, help="Actions that are shared; 0: only the task.")],
+    observation: Annotated[
+        str | None, typer.Option(help="What the last shared action saw instead; - reads it from standard input.")
+    ] = None,
+    plan: Annotated[str | None, typer.Option(help="The plan in force then, instead; - reads standard input.")] = None,
+    new_id: Annotated[str | None, typer.Option("--as", metavar="ID", help="The new run's id.")] = None,
+    budget: BudgetText = None,
+    agent: Agent = None,
+    store: Store = None,
+    model: Model = None,
+    api_base: ApiBase = None,
+    api_key: ApiKey = None,
+    as_json: Json = False,
+) -> None:
+    """A new run that shares the first steps of another, then goes on live: its tools act."""
+    from dionysus.journal import Budget
+
+    edit = {name: _text(text) for name, text in (("observation", observation), ("plan", plan)) if text is not None}
+    with _runtime(store, api_base=api_base, api_key=api_key) as runtime:
+        _stop_at_safe_point(runtime)
+        done = runtime.fork(
+            run,
+            _agent(agent),
+            at_step=at,
+            model=model,
+            edit=edit,
+            new_id=new_id,
+            budget=Budget.parse(budget) if budget is not None else None,
+        )
+        _show_run(runtime, done, as_json=as_json)
+
+
+@runs_app.command("diff")
+def diff_runs(
+    one: Annotated[str, typer.Argument(metavar="RUN")],
+    other: Annotated[str, typer.Argument(metavar="OTHER")],
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Where two runs part."""
+    from dionysus.terminal import run_line
+
+    with _runtime(store) as runtime:
+        parting = runtime.runs.diff(one, other)
+        both = [runtime.runs.summary(runtime.runs.found(run_id)) for run_id in (one, other)]
+    if as_json:
+        _print_json(asdict(parting))
+        return
+    for summary in both:
+        print(run_line(summary))
+    if parting.step is None:
+        print(f"\nThey are the same: {parting.same_steps} plans and actions, and the answer.")
+        return
+    print(f"\nThe same for {parting.same_steps} plans and actions; then {parting.step} ({parting.what}):")
+    print(_printable(parting.difference))
+
+
+@runs_app.command("export")
+def export_run(
+    run: RunId,
+    file: Path,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file.")] = False,
+    store: Store = None,
+) -> None:
+    """Write a run into a file, a cassette; secrets in it are placeholders."""
+    with _runtime(store) as runtime:
+        count = runtime.runs.export(run, file, overwrite=force)
+        print(f"{runtime.runs.found(run).run_id}: {count} events in {file} ({file.stat().st_size:,} bytes)")
+
+
+@runs_app.command("import")
+def import_run(
+    file: Path,
+    new_id: Annotated[str | None, typer.Option("--as", metavar="ID", help="Under which id; default: its own.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Take in what is whole of a damaged file.")] = False,
+    store: Store = None,
+) -> None:
+    """Take a run in from a cassette."""
+    with _runtime(store) as runtime:
+        print(f"run {runtime.import_run(file, as_id=new_id, partial=partial)} is taken in")
+
+
 @app.command()
 def doctor(store: Store = None, model: Model = None) -> None:
     """What is installed, what would be used, and what to do about what is missing."""
@@ -351,6 +505,86 @@ def _runtime(store: str | None, **flags: Any) -> "Runtime":
     from dionysus.runtime import Runtime
 
     return Runtime(settings=_settings(store, **flags))
+
+
+def _agent(where: str | None) -> Any:
+    """What MODULE:NAME names: an agent, or a function that makes one."""
+    if where is None:
+        return None
+    from importlib import import_module
+
+    from smolagents import MultiStepAgent
+
+    module, colon, name = where.partition(":")
+    if not (module and colon and name):
+        raise BadInput(f"--agent {where!r}: write MODULE:NAME, as in my_agents:make")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise BadInput(f"--agent {where!r}: {error}") from error
+    return found if isinstance(found, MultiStepAgent) or not callable(found) else found()
+
+
+def _live(runtime: "Runtime", out: Any) -> Any:
+    """Live lines of what the agents do."""
+    from smolagents import ActionStep, PlanningStep
+
+    from dionysus.terminal import LiveDisplay
+
+    display = LiveDisplay(out)
+    runtime.callbacks.register(PlanningStep, display.plan)
+    runtime.callbacks.register(ActionStep, display.action)
+    return display
+
+
+def _show_report(runtime: "Runtime", out: Any, report: Any, *, as_json: bool) -> None:
+    from dionysus.terminal import print_report
+
+    if as_json:
+        _print_json(asdict(report))
+    else:
+        reflex = bool(getattr(runtime.model, "is_reflex", False))
+        print_report(out, report, reflex=reflex, command=_command() if _is_kept(runtime) else None)
+    if report.status != "idle":
+        _say_unless_finished("the beat", report)
+
+
+def _show_answer(runtime: "Runtime", out: Any, answer: Any, *, as_json: bool) -> None:
+    from dionysus.terminal import print_answer
+
+    if as_json:
+        _print_json(asdict(answer))
+    else:
+        reflex = bool(getattr(runtime.model, "is_reflex", False))
+        print_answer(out, answer, reflex=reflex, command=_command() if _is_kept(runtime) else None)
+    _say_unless_finished("the question", answer)
+
+
+def _show_run(runtime: "Runtime", done: Any, *, as_json: bool) -> None:
+    from dionysus.terminal import run_line
+
+    if as_json:
+        _print_json(_plain_run(done))
+    else:
+        if done.output is not None:
+            print(_printable(str(done.output)))
+        print(run_line(runtime.runs.summary(runtime.runs.found(done.run_id))))
+    _say_unless_finished("the run", done)
+
+
+def _plain_run(done: Any) -> dict[str, Any]:
+    names = ("run_id", "trace_id", "status", "error", "model_calls", "output")
+    return {**{name: getattr(done, name) for name in names}, "usage": asdict(done.usage)}
+
+
+def _say_unless_finished(what: str, done: Any) -> None:
+    if done.status in ("success", "max_steps"):
+        return
+    print(f"dionysus: {what} ended with status {done.status}: {done.error}", file=sys.stderr)
+    larger = " with --budget calls=N, larger than before" if done.status == "budget_exhausted" else ""
+    print(f"dionysus: {_command()} runs resume {done.run_id} goes on with it{larger}", file=sys.stderr)
+    raise typer.Exit(4)
 
 
 def _text(given: str) -> str:

@@ -13,12 +13,12 @@ from typing import Any, get_args
 from smolagents import Model, MultiStepAgent, ToolCallingAgent
 
 from dionysus.agents.tools import Senses
-from dionysus.attached import FINISHED, Attached, RecordedRun, RecordedStream
+from dionysus.attached import Attached, RecordedRun, RecordedStream
 from dionysus.callbacks.pruning import Rule
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.copying import reaching_imports
 from dionysus.cycles import Means
-from dionysus.errors import BadInput, NotFound
+from dionysus.errors import BadInput
 from dionysus.heart import BeatReport, Heart, Waking
 from dionysus.journal import Budget, InFlight, Limits
 from dionysus.journal.secrets import Secrets, key_beside, named_secrets
@@ -28,9 +28,10 @@ from dionysus.memory.semantic import SemanticMemory
 from dionysus.models import open_model
 from dionysus.ooda import Answer, Mind
 from dionysus.recorder import Recorder
+from dionysus.runs import Runs, RunSummary
 from dionysus.settings import Settings, load_settings
 from dionysus.stores import open_store
-from dionysus.stores.contract import RunRecord
+from dionysus.stores.contract import FINISHED, RunRecord
 from dionysus.traces import ExecutionTraceService
 from dionysus.watching import Watch
 
@@ -87,6 +88,7 @@ class Runtime:
         """The services over the store, and the rooms over them."""
         mind, hide = self._store.mind, self._secrets.hide
         self.traces = ExecutionTraceService(self._store.records, clock=clock)
+        self.runs = Runs(self._store, self.traces, secrets=self._secrets, clock=clock)
         self.basins = Basins(mind, clock=clock)
         self.memory = SemanticMemory(mind, self.basins, clock=clock, hide=hide)
         self.goals = Goals(mind, clock=clock, hide=hide)
@@ -266,24 +268,6 @@ class Runtime:
 
     # -- runs ------------------------------------------------------------------------------------------
 
-    def runs(self, *, limit: int = 20) -> list[RunRecord]:
-        """Runs, newest first; one whose status is neither `success` nor `max_steps` nor `running` can be resumed."""
-        return self._store.records.runs(limit=limit)
-
-    def run_named(self, run_id: str) -> str:
-        """The id of the run that this is the beginning of.
-
-        Raises:
-            NotFound: There is none.
-            BadInput: There are several.
-        """
-        found = self._store.records.run_ids(run_id) if run_id else []
-        if run_id in found or len(found) == 1:
-            return run_id if run_id in found else found[0]
-        if found:
-            raise BadInput(f"{len(found)} runs begin with {run_id!r}: {', '.join(found[:5])}; write more")
-        raise NotFound("run", run_id, see="`dionysus runs list`")
-
     def resume(
         self,
         run_id: str,
@@ -312,13 +296,13 @@ class Runtime:
             RunChanged: What would go on is not what began it; with each difference.
             ReplayDiverged: Made again up to where it stopped, the run does not do what is on record.
         """
-        record = self._recorder.found(run_id)
+        record = self.runs.found(run_id)
         cycle = self._cycles.get(str(record.request.get("verb")))
         policy = in_flight or self.settings.in_flight
         if agent is not None or cycle is None or record.status in FINISHED:
             attached = self._attached_for(record, agent, in_flight=policy)
             done: RecordedRun = attached.resume(
-                run_id, budget=budget, deadline_s=deadline_s, accept_changes=accept_changes
+                record.run_id, budget=budget, deadline_s=deadline_s, accept_changes=accept_changes
             )
             return done
         limits = Limits(
@@ -345,11 +329,11 @@ class Runtime:
             BadInput: It needs an agent.
             ReplayDiverged: It does something else; with the position and the first difference.
         """
-        record = self._recorder.found(run_id)
+        record = self.runs.found(run_id)
         cycle = self._cycles.get(_base_verb(record))
         if agent is None and cycle is not None:
             return cycle.replay(record)
-        return self._attached_for(record, agent).replay(run_id)
+        return self._attached_for(record, agent).replay(record.run_id)
 
     def fork(
         self,
@@ -376,14 +360,29 @@ class Runtime:
             NotFound: No such run.
             BadInput: It needs an agent; no such step, or nothing of that kind to edit.
         """
-        record = self._recorder.found(run_id)
+        record = self.runs.found(run_id)
         cycle = self._cycles.get(_base_verb(record))
         options: dict[str, Any] = {"at_step": at_step, "edit": edit, "budget": budget, "deadline_s": deadline_s}
-        options["new_id"] = new_id or f"{run_id.partition('~')[0]}~{self._new_suffix()}"
+        options["new_id"] = new_id or f"{record.run_id.partition('~')[0]}~{self._new_suffix()}"
         other = self._opened(model)
         if agent is None and cycle is not None:
             return cycle.fork(record, other or self._model_for(record), **options)
-        return self._attached_for(record, agent).fork(run_id, model=other, **options)
+        return self._attached_for(record, agent).fork(record.run_id, model=other, **options)
+
+    def import_run(self, path: str | Path, *, as_id: str | None = None, partial: bool = False) -> str:
+        """Takes a run in from a cassette that `runs.export` wrote; returns its id.
+
+        Args:
+            as_id: Under which id; default: the one it had.
+            partial: Take in what is whole of a damaged cassette, as a run that was interrupted.
+
+        Raises:
+            BadInput: It is no cassette, or there is a run of that id.
+            Damaged: Not all of it is whole; nothing was taken in.
+        """
+        record = self.runs.import_(Path(path), as_id=as_id, partial=partial)
+        self._recorder.mark_interrupted()
+        return record.run_id
 
     def _attached_for(
         self, record: RunRecord, agent: MultiStepAgent | None, *, in_flight: InFlight | None = None
@@ -464,4 +463,14 @@ def checked_text(what: str, text: str) -> str:
     return text
 
 
-__all__ = ["Answer", "Attached", "BeatReport", "RecordedRun", "RecordedStream", "Runtime", "Waking", "checked_text"]
+__all__ = [
+    "Answer",
+    "Attached",
+    "BeatReport",
+    "RecordedRun",
+    "RecordedStream",
+    "RunSummary",
+    "Runtime",
+    "Waking",
+    "checked_text",
+]

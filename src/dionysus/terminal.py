@@ -17,7 +17,7 @@ from smolagents import ActionStep, PlanningStep
 from dionysus.findings import Finding, parse, plural, quoted
 from dionysus.journal import Frame
 from dionysus.models.reflex.kinds import weight_of
-from dionysus.runtime import Answer, BeatReport, Waking
+from dionysus.runtime import Answer, BeatReport, RunSummary, Waking
 from dionysus.stores.contract import Usage
 
 _PIPE_WIDTH = 120
@@ -125,6 +125,18 @@ def print_answer(out: Console, answer: Answer, *, reflex: bool, command: str | N
         ends.append(f"{command} traces show {answer.trace_id}")
     for line in ends:
         out.print(_fitted(line, out, indent=0), style="dim", markup=False, soft_wrap=True)
+
+
+def run_line(summary: RunSummary) -> str:
+    """A run on one line."""
+    run = summary.run
+    at = f"{run.started_at.astimezone():%Y-%m-%d %H:%M}"
+    work = f"{plural(summary.agents, 'agent')}, {plural(summary.plans, 'plan')}, {plural(summary.actions, 'action')}"
+    forked = f", from {run.parent} at step {run.request.get('at_step')}" if run.parent else ""
+    size = f"{summary.own_bytes / 1024:,.0f} KiB{' of its own' if run.parent else ''}"
+    return (
+        f"{at}  {run.run_id:<24}  {run.status:<16}  {work}, {plural(summary.model_calls, 'model call')}, {size}{forked}"
+    )
 
 
 def print_report(out: Console, report: BeatReport, *, reflex: bool, command: str | None) -> None:

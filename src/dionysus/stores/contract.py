@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 Status = Literal["running", "success", "max_steps", "error", "interrupted", "budget_exhausted"]
+FINISHED: tuple[Status, ...] = ("success", "max_steps")
+"""A run of one of these has its answer; any other that no process works on can go on."""
 StepType = Literal["planning", "action", "final"]
 
 

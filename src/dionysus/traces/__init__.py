@@ -4,7 +4,8 @@
 that people read.
 """
 
+from dionysus.traces.parting import Parting, parting_of
 from dionysus.traces.projection import Projection
 from dionysus.traces.service import ExecutionTraceService, FullTrace
 
-__all__ = ["ExecutionTraceService", "FullTrace", "Projection"]
+__all__ = ["ExecutionTraceService", "FullTrace", "Parting", "Projection", "parting_of"]

@@ -222,8 +222,12 @@ _WRITTEN_AT = ("run_started", "run_resumed", "step_finished", "run_finished")
 class Projection:
     """Writes the rows of traces while their runs go on."""
 
-    def __init__(self, records: Records) -> None:
-        self._records = records
+    def __init__(self, records: Records, *, links: bool = True) -> None:
+        """
+        Args:
+            links: Whether basins are linked: those that events name are in this store.
+        """
+        self._records, self._links = records, links
         self._open: dict[str, Fold] = {}
 
     def __call__(self, event: Event) -> None:
@@ -243,7 +247,7 @@ class Projection:
             self._records.save_trace(story.as_trace())
 
     def _write_steps(self, story: Story, *, steps: bool = True) -> None:
-        for link in story.links:
+        for link in story.links if self._links else ():
             self._records.save_basin_link(str(story.trace["id"]), *link)
         story.links.clear()
         if steps:
