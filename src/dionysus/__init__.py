@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     )
     from dionysus.callbacks import CallbackRegistry
     from dionysus.coherence import Coherence, Turn, assess_coherence
-    from dionysus.errors import DionysusError, ToolRefused
-    from dionysus.journal import ToolEvent
+    from dionysus.errors import DionysusError, ReplayDiverged, ToolRefused
+    from dionysus.journal import Budget, ToolEvent
     from dionysus.models import open_model
     from dionysus.runtime import Answer, Attached, BeatReport, RecordedRun, RecordedStream, Runtime
     from dionysus.settings import Settings
@@ -39,6 +39,7 @@ _WHERE = {
     "Answer": "dionysus.runtime",
     "Attached": "dionysus.runtime",
     "BeatReport": "dionysus.runtime",
+    "Budget": "dionysus.journal",
     "CallbackRegistry": "dionysus.callbacks",
     "Coherence": "dionysus.coherence",
     "ConsciousnessManager": "dionysus.agents",
@@ -53,6 +54,7 @@ _WHERE = {
     "PerceptionAgent": "dionysus.agents",
     "ReasoningAgent": "dionysus.agents",
     "RecordedRun": "dionysus.runtime",
+    "ReplayDiverged": "dionysus.errors",
     "RecordedStream": "dionysus.runtime",
     "Runtime": "dionysus.runtime",
     "Settings": "dionysus.settings",
@@ -66,6 +68,7 @@ __all__ = [
     "Answer",
     "Attached",
     "BeatReport",
+    "Budget",
     "CallbackRegistry",
     "Coherence",
     "ConsciousnessManager",
@@ -81,6 +84,7 @@ __all__ = [
     "ReasoningAgent",
     "RecordedRun",
     "RecordedStream",
+    "ReplayDiverged",
     "Runtime",
     "Settings",
     "ToolEvent",

@@ -279,7 +279,7 @@ class Runtime:
         accept_changes: bool = False,
         on_wake: Callable[[Waking], None] | None = None,
         on_start: Callable[[str, str], None] | None = None,
-    ) -> BeatReport | Answer | RecordedRun:
+    ) -> Any:
         """Goes on with a run that did not finish, where it stopped: no finished call is made again.
 
         Args:
@@ -288,6 +288,11 @@ class Runtime:
             deadline_s: Seconds from now.
             in_flight: See `attach`.
             accept_changes: Go on although agent, model or settings are not what they were.
+            on_wake, on_start: See `beat` and `ask`.
+
+        Returns:
+            What the run's own verb returns: a `BeatReport`, an `Answer`, or a `RecordedRun`; the latter of a run that
+            had finished, too.
 
         Raises:
             NotFound: No such run.

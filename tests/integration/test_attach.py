@@ -21,7 +21,6 @@ from smolagents import (
     PlanningStep,
     Tool,
     ToolCallingAgent,
-    tool,
 )
 from smolagents.agents import ActionOutput
 from smolagents.local_python_executor import PythonExecutor
@@ -42,55 +41,16 @@ from dionysus.models import open_model
 from dionysus.models.scripted import ScriptedModel
 from dionysus.traces.service import FullTrace
 from openai_server import openai_server
+from transcripts import act, add, answer, call, code, read
 
 KEY = "sk-proj-" + "a1B2" * 8
 _IWMT = re.compile(r"\\n\\n\[IWMT\] Coherence: [^'\"]*?(?=['\"]\})")
-USED = {"input_tokens": 100, "output_tokens": 10}
 
 
 @pytest.fixture
 def runtime(tmp_path: Path, clock: Clock) -> Iterator[Runtime]:
     with Runtime(store=f"sqlite:///{tmp_path}/mind.db", clock=clock) as opened:
         yield opened
-
-
-@tool  # type: ignore[untyped-decorator]
-def add(a: int, b: int) -> int:
-    """Adds.
-
-    Args:
-        a: One number.
-        b: The other.
-    """
-    return a + b
-
-
-@tool  # type: ignore[untyped-decorator]
-def read(page: int) -> str:
-    """Reads a page.
-
-    Args:
-        page: Its number.
-    """
-    if page < 0:
-        raise ValueError(f"no page {page}")
-    return f"page {page}: " + " ".join(f"word_{page}_{i}" for i in range(120))
-
-
-def call(name: str, **arguments: Any) -> dict[str, Any]:
-    return {"name": name, "arguments": arguments}
-
-
-def act(*calls: dict[str, Any], thought: str = "so") -> dict[str, Any]:
-    return {"thought": thought, "calls": list(calls), "usage": USED}
-
-
-def answer(text: Any = "done") -> dict[str, Any]:
-    return act(call("final_answer", answer=text), thought="enough")
-
-
-def code(text: str) -> dict[str, Any]:
-    return {"thought": f"Thought: so\n<code>\n{text}\n</code>", "usage": USED}
 
 
 def calling(*turns: Any, tools: Any = (add, read), **options: Any) -> ToolCallingAgent:

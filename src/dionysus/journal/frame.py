@@ -261,7 +261,8 @@ class Frame:
                 error=str(step.error) if step.error else None,
             )
         self.finished.append(done)
-        if known is not None or (not self.run.live and self.run.is_over):
+        cut_off_then = self.is_settled and self.run.past.has("step_finished", position)
+        if known is not None or cut_off_then or (not self.run.live and self.run.is_over):
             return done
         self._must_be_live(position, "the end of this step")
         body: dict[str, Any] = {
@@ -315,6 +316,7 @@ class Frame:
         self._must_be_live(position, f"the call of {name}")
         if had_begun and not idempotent and self.run.in_flight != "retry":
             raise self._uncertain(position, base, digest)
+        self.run.know_secrets_of(name, shown)
         refused = self._refusal(position, name, shown)
         self._write("tool_started", position, base, digest=digest, durable=not (idempotent or refused))
         try:
@@ -478,9 +480,9 @@ class Frame:
         return f"{'final' if isinstance(step.error, AgentMaxStepsError) else 'action'}.{step.step_number}"
 
     def _recorded_step(self, key: str) -> Event | None:
-        """The recorded end of a step; none where it was cut off, and is yet to be carried through."""
+        """The recorded end of a step; none where it was cut off."""
         event = self.run.past.find("step_finished", f"{self.path}/{key}")
-        return event if event is not None and (self.is_settled or not event.body.get("cut")) else None
+        return event if event is not None and not event.body.get("cut") else None
 
     def _put_back(self, step: ActionStep | PlanningStep, known: Event) -> None:
         """The texts on record in place of those that the step has now.

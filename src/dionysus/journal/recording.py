@@ -129,7 +129,6 @@ def _use(
     restore = frame.run.secrets.restore_in
 
     def call(position: str) -> Any:
-        frame.run.know_secrets_of(tool.name, [args, kwargs])
         if do is not tool and not tool.is_initialized:
             tool.setup()
         return do(*restore(args), **restore(kwargs))

@@ -103,20 +103,20 @@ class Secrets:
         self._hints = (*_HINTS, *(_as_json(value)[1:-1] for value in self._known))
         self._values: dict[str, str] = {}
         for value in self._known:
-            self._placeholder("known", value)
+            self._placeholder(value)
 
     def hide(self, text: str) -> str:
         """`text` with each secret replaced by `<secret:KIND:DIGEST>`; the same secret gets the same placeholder."""
         for value in self._known:
             if value in text:
-                text = text.replace(value, self._placeholder("known", value))
+                text = text.replace(value, self._placeholder(value))
         if any(hint in text for hint in _HINTS):
-            text = _SHAPE.sub(lambda m: self._placeholder((m.lastgroup or "").replace("_", "-"), m[0]), text)
+            text = _SHAPE.sub(lambda m: self._placeholder(m[0], m.lastgroup), text)
         low = text.lower()
         if any(name in low for name in _NAMES):
-            text = _ASSIGNED.sub(lambda m: m[1] + self._placeholder("assigned", m[2]), text)
+            text = _ASSIGNED.sub(lambda m: m[1] + self._placeholder(m[2]), text)
         if self._pattern is not None:
-            text = self._pattern.sub(lambda m: self._placeholder("pattern", m[0]) if m[0] else "", text)
+            text = self._pattern.sub(lambda m: self._placeholder(m[0]) if m[0] else "", text)
         return text
 
     def hide_in(self, value: Any) -> Any:
@@ -143,9 +143,13 @@ class Secrets:
     def _restore(self, text: str) -> str:
         return _PLACEHOLDER.sub(lambda m: self._values.get(m[0], m[0]), text) if "<secret:" in text else text
 
-    def _placeholder(self, kind: str, value: str) -> str:
+    def _placeholder(self, value: str, kind: str | None = None) -> str:
+        """Its kind follows from the secret alone, not from how it was met."""
+        if kind is None:
+            shape = _SHAPE.fullmatch(value)
+            kind = shape.lastgroup if shape else None
         digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), key=self._key, digest_size=5).hexdigest()
-        name = f"<secret:{kind}:{digest}>"
+        name = f"<secret:{(kind or 'other').replace('_', '-')}:{digest}>"
         self._values[name] = value
         return name
 
