@@ -77,10 +77,11 @@ def test_every_call_is_written_in_order(frame: Frame, store: Store) -> None:
         ]
     )
     assert agent_of(frame, model, Look(), planning_interval=3).run("the task") == "done"
+    frame.finish("success", output="done")
     kinds = [e.kind for e in store.records.events("run-1")]
     assert kinds[:3] == ["run_started", "model_started", "model_called"]
     assert kinds.count("tool_started") == kinds.count("tool_finished") == 3
-    assert kinds[-1] == "step_finished"
+    assert kinds[-2:] == ["step_finished", "run_finished"]
     for event in store.records.events("run-1"):
         if event.kind == "tool_finished":
             started = [e for e in store.records.events("run-1") if e.position == event.position and e.seq < event.seq]

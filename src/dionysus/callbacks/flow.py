@@ -86,7 +86,7 @@ def river_flow_callback(step: PlanningStep, agent: Any, frame: Frame) -> None:
     flow = flow_of(str(agent.task or ""), frame.finished)
     if flow is None:
         return
-    value = frame.effect("flow", lambda: {**vars(flow), "member_steps": BUDGET[flow.state]})
+    value = frame.effect("flow", lambda: {**vars(flow), "member_steps": BUDGET[flow.state]}, pure=True)
     frame.member_steps = value["member_steps"]
     room = f"; the next member gets {frame.member_steps} actions" if frame.member_steps else ""
     step.plan = (

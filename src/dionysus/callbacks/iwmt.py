@@ -22,7 +22,7 @@ def iwmt_coherence_callback(
         step.plan = f"{step.plan}\n\n[IWMT] Coherence: nothing to measure before the first action."
         log.info("[IWMT] Coherence: nothing to measure before the first action")
         return
-    value = frame.effect("coherence", lambda: _plain(coherence))
+    value = frame.effect("coherence", lambda: _plain(coherence), pure=True)
     parts = ", ".join(f"{name} {score:.2f}" for name, score in value["components"].items())
     text = f"[IWMT] Coherence: {value['level']:.1%} ({parts}; {value['reason']})"
     if value["level"] < warning_below:

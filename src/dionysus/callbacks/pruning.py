@@ -99,7 +99,7 @@ class MemoryPruning:
         cuts = self._window_cuts(step, agent) if self._rule == "window" else self._see_once_cuts(step, agent, frame)
         if not cuts:
             return
-        taken = frame.effect("pruned", lambda: [asdict(cut) for cut in cuts])
+        taken = frame.effect("pruned", lambda: [asdict(cut) for cut in cuts], pure=True)
         stubs = {cut["step"]: cut for cut in taken}
         for earlier in steps_of_this_run(agent):
             if earlier.step_number in stubs:

@@ -7,6 +7,7 @@ Each body names its `trace`; those within a step name the `step` (`planning.4`, 
 """
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -47,6 +48,8 @@ class Journal:
     def __init__(self, records: Records, project: Projecting | None, clock: Clock) -> None:
         self._records, self._project = records, project
         self._last: dict[str, int] = {}
+        self._held: dict[str, list[Event]] = defaultdict(list)
+        """Events that are written together with the next one of their run."""
         self._lock = threading.RLock()
         self._touched: set[str] = set()
         self._depth = 0
@@ -83,40 +86,46 @@ class Journal:
         secrets: Secrets,
         digest: str | None = None,
         durable: bool = True,
+        held: bool = False,
     ) -> Event:
         """Writes one event; when this returns it is in the store, or in the transaction around it.
 
         Args:
             secrets: What they know is replaced in every text of the body; `hides` names what stands for it.
             durable: See `transaction`.
+            held: Write it together with the next one: for what a run that is made again makes again, and that nobody
+                outside has seen before that.
 
         Raises:
             StoreError: It could not be written; nothing of it was.
         """
+        hidden = secrets.hide_in_plain(body)
+        if hidden is not body:
+            hidden = {**hidden, "hides": sorted(secrets.placeholders(hidden, known=True))}
+        if held:
+            with self._lock:
+                event = self._next(run_id, kind, position, hidden, digest)
+                self._held[run_id].append(event)
+            return event
         with self.transaction(durable=durable):
             self._touched.add(run_id)
-            last = self._last.get(run_id)
-            hidden = secrets.hide_in_plain(body)
-            if hidden is not body:
-                hidden = {**hidden, "hides": sorted(secrets.placeholders(hidden, known=True))}
-            event = Event(
-                run_id=run_id,
-                seq=(self._records.last_seq(run_id) if last is None else last) + 1,
-                kind=kind,
-                position=position,
-                at=self.clock(),
-                digest=digest,
-                body=hidden,
-            )
-            self._records.append(event)
-            if self._project is not None:
-                self._project(event)
-            self._last[run_id] = event.seq
+            event = self._next(run_id, kind, position, hidden, digest)
+            for each in (*self._held.pop(run_id, ()), event):
+                self._records.append(each)
+                if self._project is not None:
+                    self._project(each)
         return event
+
+    def _next(self, run_id: str, kind: Kind, position: str, body: dict[str, Any], digest: str | None) -> Event:
+        last = self._last.get(run_id)
+        seq = (self._records.last_seq(run_id) if last is None else last) + 1
+        self._last[run_id] = seq
+        return Event(run_id=run_id, seq=seq, kind=kind, position=position, at=self.clock(), digest=digest, body=body)
 
     def forget(self, run_id: str) -> None:
         """Lets go of what is known of a run that is over."""
         self._last.pop(run_id, None)
+        self._held.pop(run_id, None)
         if self._project is not None:
             self._project.forget(run_id)
 

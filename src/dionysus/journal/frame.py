@@ -209,21 +209,26 @@ class Frame:
         body = {"status": status, **packed("output", answer), "error": error}
         self._write("run_finished", self.path, body, durable=self.parent is None)
 
-    def effect(self, name: str, compute: Callable[[], Any]) -> Any:
+    def effect(self, name: str, compute: Callable[[], Any], *, pure: bool = False) -> Any:
         """A plain value from outside the transcript, journaled before it is used; what `compute` writes into the store
-        is written together with it, or not at all."""
+        is written together with it, or not at all.
+
+        Args:
+            pure: It follows from the transcript alone: lost, it would be the same again.
+        """
         position = self._position(f"effect:{name}")
         known = self.run.past.take("effect", position)
         if known is not None:
             value = known.body["value"]
         else:
             self._must_be_live(position, f"the effect {name!r}")
-            try:
-                with self.run.journal.transaction(durable=False):
+            if pure:
+                value = plain(compute())
+                self._write("effect", position, {"name": name, "value": value}, held=True)
+            else:
+                with self._stored():
                     value = plain(compute())
                     self._write("effect", position, {"name": name, "value": value}, durable=False)
-            except StoreError as error:
-                raise self.run.end(RunAborted(error)) from error
         self.effects[name].append(value)
         return value
 
@@ -274,7 +279,7 @@ class Frame:
         }
         if sys.exc_info()[1] is not self._handling:  # it is on its way out: the model failed, or the run was stopped
             body["cut"] = True
-        self._write("step_finished", position, body, durable=False)
+        self._write("step_finished", position, body, held=True)
         return done
 
     # -- calls -----------------------------------------------------------------------------------------
@@ -602,6 +607,7 @@ class Frame:
         *,
         digest: str | None = None,
         durable: bool = True,
+        held: bool = False,
     ) -> Event:
         if not self.run.live:
             raise self.run.end(RecordEnded(f"the record ends before {position}"))
@@ -610,7 +616,7 @@ class Frame:
         full = {"trace": self.trace_id, "step": self._step, **body}
         try:
             return self.run.journal.append(
-                self.run.id, kind, position, full, secrets=self.run.secrets, digest=digest, durable=durable
+                self.run.id, kind, position, full, secrets=self.run.secrets, digest=digest, durable=durable, held=held
             )
         except StoreError as error:
             raise self.run.end(RunAborted(error)) from error
