@@ -491,7 +491,9 @@ def main() -> None:
         print(f"dionysus: cannot write the output: {error.strerror}; what was done is on record", file=sys.stderr)
         sys.exit(3)
     except (RunInterrupted, KeyboardInterrupt) as stop:
-        print(f"dionysus: stopped ({str(stop) or 'Ctrl-C'}); what was finished is on record", file=sys.stderr)
+        run_id = getattr(stop, "run_id", None)
+        more = f"; {_command()} runs resume {run_id} goes on" if run_id else ""
+        print(f"dionysus: stopped ({str(stop) or 'Ctrl-C'}); what was finished is on record{more}", file=sys.stderr)
         sys.exit(130)
 
 

@@ -126,7 +126,9 @@ class CallbackFailed(DionysusError):
 
 
 class RunInterrupted(BaseException):
-    """The run was asked to stop and did so at a safe point: all finished calls are recorded."""
+    """The run was asked to stop and did so at a safe point: all finished calls are recorded, and it can go on."""
+
+    run_id: str | None = None
 
 
 class RunAborted(BaseException):

@@ -418,6 +418,9 @@ class Recorder:
             yield
         except RunAborted as aborted:
             raise aborted.cause from aborted.cause.__cause__
+        except RunInterrupted as stop:
+            stop.run_id = frame.run.id
+            raise
         except BaseException:
             if not frame.started and frame.run.live:  # nothing of it is on record
                 self._store.records.set_run_status(frame.run.id, "error")

@@ -305,6 +305,8 @@ class Runtime:
         cycle = self._cycles.get(str(record.request.get("verb")))
         policy = in_flight or self.settings.in_flight
         if agent is not None or cycle is None or record.status in FINISHED:
+            if agent is None and record.status in FINISHED:
+                agent = ToolCallingAgent(tools=[], model=Model())  # stands there only: the answer is on record
             attached = self._attached_for(record, agent, in_flight=policy)
             done: RecordedRun = attached.resume(
                 record.run_id, budget=budget, deadline_s=deadline_s, accept_changes=accept_changes
@@ -393,8 +395,6 @@ class Runtime:
         self, record: RunRecord, agent: MultiStepAgent | None, *, in_flight: InFlight | None = None
     ) -> Attached:
         """The agent of a run, attached as it was then."""
-        if agent is None and record.status in FINISHED:
-            agent = ToolCallingAgent(tools=[], model=Model())  # stands there only: the answer is on record
         if agent is None:
             raise BadInput(
                 f"run {record.run_id!r} is one of an agent of yours: hand it over (agent=…, --agent MODULE:NAME)"

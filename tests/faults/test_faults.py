@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from dionysus import Runtime
 STUCK = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from dionysus import Runtime
 from dionysus.models.reflex import Reflex
 
@@ -35,7 +37,7 @@ with Runtime(store=sys.argv[1], model=Stuck()) as runtime:
 """
 
 
-def wait_for(path: Path, process: "subprocess.Popen[bytes]") -> None:
+def wait_for(path: Path, process: "subprocess.Popen[Any]") -> None:
     until = time.monotonic() + 60
     while not path.exists():
         assert process.poll() is None, "the beat ended before it was stuck"
@@ -126,9 +128,11 @@ def test_ctrl_c_stops_at_the_next_safe_point(repository: Repository) -> None:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert err.splitlines()[-1] == "dionysus: stopped (SIGINT); what was finished is on record"
     with Runtime(store=f"sqlite:///{repository.path}/.dionysus/mind.db") as runtime:
         (trace,) = runtime.traces.list_traces()
+        last = err.splitlines()[-1]
+        assert last.startswith("dionysus: stopped (SIGINT); what was finished is on record; ")
+        assert f"runs resume {trace.run_id} goes on" in last
         assert (trace.status, trace.error_message) == ("interrupted", "SIGINT")
         steps = runtime.traces.get_trace(trace.id).steps
         assert all(use.completed_at for s in steps for use in s.tool_calls)
@@ -173,6 +177,7 @@ def test_two_beats_at_once_both_end_well(tmp_path: Path, repository: Repository)
 CYCLE = """
 import sys, time
 from pathlib import Path
+from typing import Any
 from smolagents.memory import ToolCall
 from dionysus import Runtime
 
