@@ -41,27 +41,26 @@ def run(*, short: bool, seed: int, data: Path | None, kills: int | None = None) 
         data: A text; its lines are what the tools see.
         kills: At random instants; default: 1000, short: 40.
     """
-    wanted = kills if kills is not None else 40 if short else 1000
+    wanted = kills if kills is not None else 30 if short else 1000
     lines = (data.read_text(errors="replace").splitlines() or [""]) if data else _LINES
     chance = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
-        calm = _Place(Path(folder) / "calm", lines)
+        rounds = 1 if short else 3
+        calm = _Place(Path(folder) / "calm", lines, rounds)
         began = time.perf_counter()
         _go(calm, None)
         took = time.perf_counter() - began
         counts = _Counts(expected=calm.answer())
         writes, effects = len(calm.acknowledged()), len(calm.effects())
         gaps = [("write", n) for n in range(1, writes + 1)] + [("effect", n) for n in range(1, effects + 1)]
-        if short:
-            gaps = gaps[:: max(1, len(gaps) // 12)]
         for number, gap in enumerate(gaps):
-            place = _Place(Path(folder) / f"gap-{number}", lines)
+            place = _Place(Path(folder) / f"gap-{number}", lines, rounds)
             counts.killed_in_gap += _killed(place, counts, lambda gap=gap: gap)  # type: ignore[misc]
             _until_done(place, counts)
         number = 0
         while counts.kills < wanted:
             number += 1
-            place = _Place(Path(folder) / f"run-{number}", lines)
+            place = _Place(Path(folder) / f"run-{number}", lines, rounds)
             while counts.kills < wanted and not place.is_done():
                 counts.kills += _killed(place, counts, None, after_s=chance.uniform(0, took))
             _until_done(place, counts)
@@ -97,9 +96,10 @@ class _Counts:
 class _Place:
     """The files of one run: its store, and what is written beside it."""
 
-    def __init__(self, folder: Path, lines: list[str]) -> None:
+    def __init__(self, folder: Path, lines: list[str], rounds: int) -> None:
         folder.mkdir()
-        self.folder, self.lines = folder, lines
+        self.folder, self.lines, self.rounds = folder, lines, rounds
+        """How often a member looks and writes before it answers."""
         self.store = folder / "mind.db"
         self.completed: set[str] = set()
         """Calls that were on record as completed after the last kill."""
@@ -348,7 +348,7 @@ def _manager(place: _Place, gap: tuple[str, int] | None) -> CodeAgent:
 
 def _member(place: _Place, gap: tuple[str, int] | None, name: str) -> ToolCallingAgent:
     def act(step: int, text: str) -> dict[str, Any]:
-        if step < 3:
+        if step < place.rounds:
             asked = [("look", {"what": f"{name} {step} {side}"}) for side in ("left", "right")]
             return {"calls": [*asked, ("write_down", {"what": f"{name} {step}"})]}
         saw = sorted(set(re.findall(r"saw [^\n]*", text)))

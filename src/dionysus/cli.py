@@ -515,7 +515,7 @@ def _agent(where: str | None) -> Any:
         return None
     from importlib import import_module
 
-    from smolagents import MultiStepAgent
+    from smolagents import LogLevel, MultiStepAgent
 
     module, colon, name = where.partition(":")
     if not (module and colon and name):
@@ -525,7 +525,10 @@ def _agent(where: str | None) -> Any:
         found = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise BadInput(f"--agent {where!r}: {error}") from error
-    return found if isinstance(found, MultiStepAgent) or not callable(found) else found()
+    agent = found if isinstance(found, MultiStepAgent) or not callable(found) else found()
+    if isinstance(agent, MultiStepAgent):
+        agent.logger.level = LogLevel.OFF  # this program prints its own lines
+    return agent
 
 
 def _live(runtime: "Runtime", out: Any) -> Any:
@@ -583,9 +586,9 @@ def _plain_run(done: Any) -> dict[str, Any]:
 def _say_unless_finished(what: str, done: Any) -> None:
     if done.status in ("success", "max_steps"):
         return
-    print(f"dionysus: {what} ended with status {done.status}: {done.error}", file=sys.stderr)
-    larger = " with --budget calls=N, larger than before" if done.status == "budget_exhausted" else ""
-    print(f"dionysus: {_command()} runs resume {done.run_id} goes on with it{larger}", file=sys.stderr)
+    larger = " --budget calls=N (more than before)" if done.status == "budget_exhausted" else ""
+    goes_on = f"{_command()} runs resume {done.run_id}{larger} goes on with it"
+    print(f"dionysus: {what} ended with status {done.status}: {done.error}; {goes_on}", file=sys.stderr)
     raise typer.Exit(4)
 
 

@@ -134,3 +134,23 @@ def test_benchmarks_run_and_say_what_they_ran_on(tmp_path: Path) -> None:
     figures = json.loads((tmp_path / "out").read_text())
     assert {"benchmark", "commit", "machine", "seed", "files", "first_s", "idle_s"} <= set(figures)
     assert (figures["seed"], figures["files"]) == (7, 1)
+
+
+def test_killed_runs_do_no_wrong(tmp_path: Path) -> None:
+    """Some at random instants, and one in each gap between two journal writes; the full figures are quoted in docs."""
+    run(sys.executable, "-m", "benchmarks", "kill", "--short", "--seed", "7", "--json", str(tmp_path / "out"), cwd=ROOT)
+    figures = json.loads((tmp_path / "out").read_text())
+    wrong = ("completed_repeated", "events_lost", "wrong_answers", "effects_doubled", "corrupt_stores")
+    assert {name: figures[name] for name in wrong} == dict.fromkeys(wrong, 0)
+    assert figures["kills"] >= 30
+    assert figures["gaps"] > 60
+    assert figures["effects_reported_uncertain"] > 0
+    assert figures["calls_completed"] > 1000
+
+
+def test_a_long_run_is_linear(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "benchmarks", "long", "--short", "--json", str(tmp_path / "out"), cwd=ROOT)
+    figures = json.loads((tmp_path / "out").read_text())
+    assert [each["steps"] for each in figures["lengths"]] == [20, 40, 80]
+    assert figures["bytes_a_step_ratio"] < 1.2
+    assert figures["prompt_memory_ratio"] < 1.5

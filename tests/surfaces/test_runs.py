@@ -70,7 +70,7 @@ def test_a_budget_stops_a_question_and_a_larger_one_goes_on(repository: Reposito
     assert stopped.returncode == 4
     assert "status budget_exhausted: the run's budget is used up: 5 of 5 model calls" in stopped.err
     (run,) = runs(cwd)
-    assert f"runs resume {run} goes on with it with --budget calls=N, larger than before" in stopped.err
+    assert f"runs resume {run} --budget calls=N (more than before) goes on with it" in stopped.err
     assert dionysus("runs", "resume", run, "-q", cwd=cwd).returncode == 4
     done = dionysus("runs", "resume", run, "--json", "--budget", "calls=50", cwd=cwd)
     assert (done.returncode, json.loads(done.out)["status"]) == (0, "success")
