@@ -271,6 +271,8 @@ def show_trace(trace_id: TraceId = None, store: Store = None, as_json: Json = Fa
         _print_json(asdict(full))
     else:
         print(_printable(overview(full)))
+        if full.trace.status in ("interrupted", "error", "budget_exhausted"):
+            print(f"\n{_command()} runs resume {full.trace.run_id} goes on with the run")
 
 
 @traces_app.command("replay")

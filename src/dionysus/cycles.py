@@ -63,13 +63,19 @@ class Cycle(ABC):
 
     def fork(self, record: RunRecord, model: Any, **options: Any) -> RecordedRun:
         """See `Runtime.fork`. What a fork does is neither a beat of the folder nor an answer that is kept."""
-        look = self._look(record.request)
-        senses = self._watch.senses(look, f"fork-{self._new_suffix()}")
+        return self._beside(record, model, lambda attached: attached.fork(record.run_id, **options))
+
+    def resume_fork(self, record: RunRecord, model: Any, **options: Any) -> RecordedRun:
+        """Goes on with a fork that did not finish."""
+        return self._beside(record, model, lambda attached: attached.resume(record.run_id, **options))
+
+    def _beside(self, record: RunRecord, model: Any, do: Callable[[Attached], RecordedRun]) -> RecordedRun:
+        """Works with the agent over what there is to see now, in an episode of its own."""
+        senses = self._watch.senses(self._look(record.request), f"fork-{self._new_suffix()}")
         request = {**record.request, "verb": "fork", "of": self.verb}
         with ExitStack() as stack:
             stack.callback(self._basins.close, senses.basin_id)
-            agent = self._agent(senses, model)
-            return self._attached(agent, request, senses).fork(record.run_id, **options)
+            return do(self._attached(self._agent(senses, model), request, senses))
 
     # -- for those below -------------------------------------------------------------------------------
 

@@ -304,6 +304,15 @@ class Runtime:
         record = self.runs.found(run_id)
         cycle = self._cycles.get(str(record.request.get("verb")))
         policy = in_flight or self.settings.in_flight
+        origin = self._cycles.get(_base_verb(record))
+        if agent is None and cycle is None and origin is not None and record.status not in FINISHED:
+            return origin.resume_fork(
+                record,
+                self._model_for(record),
+                budget=budget,
+                deadline_s=deadline_s,
+                accept_changes=accept_changes,
+            )
         if agent is not None or cycle is None or record.status in FINISHED:
             if agent is None and record.status in FINISHED:
                 agent = ToolCallingAgent(tools=[], model=Model())  # stands there only: the answer is on record
@@ -373,7 +382,7 @@ class Runtime:
         options["new_id"] = new_id or f"{record.run_id.partition('~')[0]}~{self._new_suffix()}"
         other = self._opened(model)
         if agent is None and cycle is not None:
-            return cycle.fork(record, other or self._model_for(record), **options)
+            return cycle.fork(record, self._model_for(record) if other is None else other, **options)
         return self._attached_for(record, agent).fork(record.run_id, model=other, **options)
 
     def import_run(self, path: str | Path, *, as_id: str | None = None, partial: bool = False) -> str:

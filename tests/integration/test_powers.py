@@ -664,6 +664,20 @@ def test_a_fork_of_a_fork_with_members(opened: Callable[..., Runtime]) -> None:
     assert runtime.replay("r3", manager(codes, managed_agents=[helper()])).status == "success"
 
 
+def test_a_fork_of_a_beat_goes_on_too(opened: Callable[..., Runtime], tmp_path: Path) -> None:
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    (folder / "a.txt").write_text("hello")
+    runtime = opened()
+    beat = runtime.beat(folder)
+    stopped = runtime.fork(str(beat.run_id), at_step=3, budget=Budget(calls=8), new_id="other")
+    assert stopped.status == "budget_exhausted"
+    done = opened().resume("other", budget=Budget(calls=30))
+    assert (done.status, done.run_id, done.model_calls) == ("success", "other", 14)
+    assert opened().replay("other").status == "success"
+    assert opened().beat(folder).status == "idle"
+
+
 def test_forks_that_cannot_be(runtime: Runtime) -> None:
     runtime.attach(agent_of(READS, [read])).run("the task", run_id="r1")
     agent = agent_of(READS, [read])
@@ -929,6 +943,25 @@ def test_what_was_left_behind_writes_nothing_more(runtime: Runtime, released: th
     before = len(list(runtime._store.records.events("r1")))
     released.set()
     time.sleep(0.2)
+    assert len(list(runtime._store.records.events("r1"))) == before
+
+
+@pytest.mark.not_replayed("the code was given up after a time that a replay does not take")
+def test_a_tool_that_ends_after_its_run_writes_nothing_more(runtime: Runtime, released: threading.Event) -> None:
+    """smolagents gives up code after a time, and lets its thread run on."""
+    ended: list[str] = []
+    slow = Note(ended, before=lambda: released.wait(60) and None)
+    agent = manager(["note('a')"], tools=[slow], max_steps=1, executor_kwargs={"timeout_seconds": 1})
+    agent.model.turns = [agent.model.turns[0], code("final_answer('gave up')")]
+    result = runtime.attach(agent).run("the task", run_id="r1")
+    assert result.status == "max_steps"
+    before = len(list(runtime._store.records.events("r1")))
+    released.set()
+    until = time.monotonic() + 30
+    while not ended and time.monotonic() < until:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert ended == ["a"]
     assert len(list(runtime._store.records.events("r1"))) == before
 
 
