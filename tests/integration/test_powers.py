@@ -946,25 +946,6 @@ def test_what_was_left_behind_writes_nothing_more(runtime: Runtime, released: th
     assert len(list(runtime._store.records.events("r1"))) == before
 
 
-@pytest.mark.not_replayed("the code was given up after a time that a replay does not take")
-def test_a_tool_that_ends_after_its_run_writes_nothing_more(runtime: Runtime, released: threading.Event) -> None:
-    """smolagents gives up code after a time, and lets its thread run on."""
-    ended: list[str] = []
-    slow = Note(ended, before=lambda: released.wait(60) and None)
-    agent = manager(["note('a')"], tools=[slow], max_steps=1, executor_kwargs={"timeout_seconds": 1})
-    agent.model.turns = [agent.model.turns[0], code("final_answer('gave up')")]
-    result = runtime.attach(agent).run("the task", run_id="r1")
-    assert result.status == "max_steps"
-    before = len(list(runtime._store.records.events("r1")))
-    released.set()
-    until = time.monotonic() + 30
-    while not ended and time.monotonic() < until:
-        time.sleep(0.01)
-    time.sleep(0.1)
-    assert ended == ["a"]
-    assert len(list(runtime._store.records.events("r1"))) == before
-
-
 def test_limits_that_are_none(runtime: Runtime) -> None:
     for seconds in (0, -1):
         with pytest.raises(BadInput, match="deadline_s"):

@@ -206,3 +206,16 @@ def test_effects_are_journaled_and_threads_do_not_lose_calls(frame: Frame, store
         thread.join()
     assert sorted(v for values in frame.effects.values() for v in values) == list(range(8))
     assert len([e for e in store.records.events("run-1") if e.kind == "effect"]) == 8
+
+
+def test_a_call_that_outlives_its_run_writes_nothing_more(frame: Frame, store: Store) -> None:
+    """As in a thread that a tool left behind: another process may have taken the run up by then."""
+
+    def slow(position: str) -> str:
+        frame.run.is_closed = True
+        return "too late"
+
+    frame.start("the task", "m")
+    with pytest.raises(RunInterrupted, match="is over"):
+        frame.tool_call("look", {}, slow, idempotent=True)
+    assert [e.kind for e in store.records.events("run-1")] == ["run_started", "tool_started"]
