@@ -216,6 +216,7 @@ def test_a_call_that_outlives_its_run_writes_nothing_more(frame: Frame, store: S
         return "too late"
 
     frame.start("the task", "m")
+    frame._enter("action")
     with pytest.raises(RunInterrupted, match="is over"):
         frame.tool_call("look", {}, slow, idempotent=True)
     assert [e.kind for e in store.records.events("run-1")] == ["run_started", "tool_started"]
