@@ -939,7 +939,8 @@ def test_an_interrupt_reaches_members_and_calls_that_hang(runtime: Runtime, rele
 
 
 def test_what_was_left_behind_writes_nothing_more(runtime: Runtime, released: threading.Event) -> None:
-    runtime.attach(hanging(released)).run("the task", run_id="r1", deadline_s=0.2)
+    result = runtime.attach(hanging(released)).run("the task", run_id="r1", deadline_s=0.2)
+    assert result._frame.run.is_closed
     before = len(list(runtime._store.records.events("r1")))
     released.set()
     time.sleep(0.2)

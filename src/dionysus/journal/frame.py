@@ -525,11 +525,7 @@ class Frame:
             raise self._diverged(position, f"{what} is not on record, though this agent's whole run is")
         if here is not None and position != here.position:
             raise self._diverged(position, f"{what} is not on record, though the whole step is")
-        if (
-            left
-            and (not self.run.live or isinstance(self._agent, CodeAgent))
-            and not past.has("tool_started", position)
-        ):
+        if left and isinstance(self._agent, CodeAgent):  # others call what a recorded answer says, in any order
             raise self._diverged(position, f"{what} is not on record; on record is {_called(left[0])}")
         if not self.run.live:
             raise self.run.end(RecordEnded(f"the record ends before {what} at {position}"))
