@@ -422,6 +422,18 @@ def test_code_that_does_something_else_stops_with_the_step_named(opened: Callabl
         opened().attach(manager(codes, **options)).run("the task", run_id="r1")
 
 
+def test_code_that_goes_another_way_within_a_step_makes_no_other_call(opened: Callable[..., Runtime]) -> None:
+    notes: list[str] = []
+    codes = ["import random\nnote(str(random.random()))\nadd(1, 1)\nnote('last')", "final_answer(1)"]
+    options: dict[str, Any] = {"additional_authorized_imports": ["random"]}
+    dying = Note(notes)
+    dying.before = lambda: setattr(dying, "dies", len(notes) == 1)
+    killed(opened(), manager(codes, tools=[add, dying], **options))
+    with pytest.raises(ReplayDiverged, match=r"action.1/tool:note.*on record is the call of note with"):
+        opened().attach(manager(codes, tools=[add, Note(notes)], **options)).run("the task", run_id="r1")
+    assert len(notes) == 2  # the first one, and the one in which the process died
+
+
 def test_a_value_that_no_journal_holds_is_named_where_it_matters(opened: Callable[..., Runtime]) -> None:
     class Opaque:
         number = 3
