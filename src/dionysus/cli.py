@@ -308,17 +308,14 @@ def list_runs(
     as_json: Json = False,
 ) -> None:
     """Runs, newest first; those that did not finish can be resumed."""
-    from dionysus.terminal import run_line
+    from dionysus.terminal import run_table
 
     with _runtime(store) as runtime:
         found = runtime.runs.listed(limit=limit)
     if as_json:
         _print_json([asdict(summary) for summary in found])
         return
-    for summary in found:
-        print(run_line(summary))
-    if not found:
-        print("no runs yet; `dionysus beat` makes one")
+    print(run_table(found) if found else "no runs yet; `dionysus beat` makes one")
 
 
 @runs_app.command("resume")
@@ -422,7 +419,7 @@ def diff_runs(
     as_json: Json = False,
 ) -> None:
     """Where two runs part."""
-    from dionysus.terminal import run_line
+    from dionysus.terminal import run_table
 
     with _runtime(store) as runtime:
         parting = runtime.runs.diff(one, other)
@@ -430,8 +427,7 @@ def diff_runs(
     if as_json:
         _print_json(asdict(parting))
         return
-    for summary in both:
-        print(run_line(summary))
+    print(run_table(both))
     if parting.step is None:
         print(f"\nThey are the same: {parting.same_steps} plans and actions, and the answer.")
         return
@@ -569,14 +565,14 @@ def _show_answer(runtime: "Runtime", out: Any, answer: Any, *, as_json: bool) ->
 
 
 def _show_run(runtime: "Runtime", done: Any, *, as_json: bool) -> None:
-    from dionysus.terminal import run_line
+    from dionysus.terminal import run_table
 
     if as_json:
         _print_json(_plain_run(done))
     else:
         if done.output is not None:
             print(_printable(str(done.output)))
-        print(run_line(runtime.runs.summary(runtime.runs.found(done.run_id))))
+        print(run_table([runtime.runs.summary(runtime.runs.found(done.run_id))]))
     _say_unless_finished("the run", done)
 
 

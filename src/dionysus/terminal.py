@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import textwrap
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -127,16 +128,17 @@ def print_answer(out: Console, answer: Answer, *, reflex: bool, command: str | N
         out.print(_fitted(line, out, indent=0), style="dim", markup=False, soft_wrap=True)
 
 
-def run_line(summary: RunSummary) -> str:
-    """A run on one line."""
-    run = summary.run
-    at = f"{run.started_at.astimezone():%Y-%m-%d %H:%M}"
-    work = f"{plural(summary.agents, 'agent')}, {plural(summary.plans, 'plan')}, {plural(summary.actions, 'action')}"
-    forked = f", from {run.parent} at step {run.request.get('at_step')}" if run.parent else ""
-    size = f"{summary.own_bytes / 1024:,.0f} KiB{' of its own' if run.parent else ''}"
-    return (
-        f"{at}  {run.run_id:<24}  {run.status:<16}  {work}, {plural(summary.model_calls, 'model call')}, {size}{forked}"
-    )
+def run_table(summaries: Sequence[RunSummary]) -> str:
+    """Runs, a line each, under a heading; for a terminal of 80 columns."""
+    lines = [f"{'started':<11}  {'run':<22}  {'status':<16}{'agents':>7}{'actions':>8}{'calls':>6}{'KiB':>6}"]
+    for summary in summaries:
+        run = summary.run
+        forked = f"  from {run.parent} at step {run.request.get('at_step')}" if run.parent else ""
+        lines.append(
+            f"{run.started_at.astimezone():%m-%d %H:%M}  {run.run_id:<22}  {run.status:<16}{summary.agents:>7}"
+            f"{summary.actions:>8}{summary.model_calls:>6}{summary.own_bytes / 1024:>6,.0f}{forked}"
+        )
+    return "\n".join(lines)
 
 
 def print_report(out: Console, report: BeatReport, *, reflex: bool, command: str | None) -> None:
