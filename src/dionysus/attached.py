@@ -6,7 +6,6 @@ under its id; a finished one gives its recorded answer.
 """
 
 import copy
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,12 +17,12 @@ from smolagents.memory import FinalAnswerStep
 from dionysus.callbacks.pruning import Rule, prunable_tokens
 from dionysus.copying import as_it_ended
 from dionysus.errors import BadInput, LimitReached, ReplayDiverged
-from dionysus.journal import Budget, Frame, InFlight, Limits, Past
+from dionysus.journal import Budget, Frame, InFlight, Limits
+from dionysus.journal.cassette import checked_id
+from dionysus.journal.frame import answer_in
 from dionysus.journal.values import LostText, digest_of, plain, unpacked
 from dionysus.recorder import Ending, Recorder
-from dionysus.stores.contract import FINISHED, Status, Usage
-
-_RUN_ID = re.compile(r"[\w.:@+~-]{1,120}")
+from dionysus.stores.contract import FINISHED, Event, Status, Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +152,7 @@ class Attached:
             raise BadInput("the task is empty; give the agent a text")
         inputs.pop("return_full_result", None)
         inputs = {**({} if reset else {"reset": False}), **inputs}
-        chosen = self._checked(run_id) if run_id is not None else self._recorder.new_id(self._name, self._new_suffix)
+        chosen = checked_id(run_id) if run_id is not None else self._recorder.new_id(self._name, self._new_suffix)
         limits = replace(self._limits, budget=budget or self._limits.budget, deadline_s=deadline_s)
         return self._started(chosen, task, inputs, limits, stream=stream, accept=accept_changes)
 
@@ -172,8 +171,8 @@ class Attached:
             NotFound: No such run.
             BadInput: Its inputs cannot be made again from the record: use `run`.
         """
-        past = self._recorder.past(self._recorder.found(run_id).run_id)
-        task, inputs = self._asked(run_id, past)
+        self._recorder.found(run_id)
+        task, inputs = self._asked(run_id, self._recorder.past(run_id).top)
         limits = replace(self._limits, budget=budget or self._limits.budget, deadline_s=deadline_s)
         return self._started(run_id, task, inputs, limits, stream=stream, accept=accept_changes)
 
@@ -197,11 +196,14 @@ class Attached:
     def replayed(self, run_id: str, **inputs: Any) -> tuple[Frame, Ending]:
         """Like `replay`; returns how it ended, whatever that is."""
         frame = self._recorder.shadow(run_id)
-        task, given = self._asked(run_id, frame.run.past, inputs)
+        task, given = self._asked(run_id, frame.run.past.top, inputs)
         ending = self._recorder.run(frame, self._source(run_id, given), task, pruning=self._pruning, **given)
+        hide = self._recorder.secrets.hide_in
         ended = frame.run.past.ended
         if ended is not None and self._recorder.found(run_id).status in (*FINISHED, "error"):
-            then, now = (ended.body["status"], ended.body["output"]), (ending.status, plain(ending.output))
+            is_lost = "lost" in ended.body  # then its text is all there is, on both sides
+            then = ended.body["status"], None if is_lost else ended.body["output"]
+            now = ending.status, None if is_lost else hide(plain(answer_in(ending.output)))
             if digest_of(then) != digest_of(now):
                 difference = f"then: {then[0]}: {then[1]!r}\nnow: {now[0]}: {now[1]!r}"
                 raise ReplayDiverged(ended.position, "the run ends otherwise", difference=difference)
@@ -234,21 +236,23 @@ class Attached:
         if model is not None:
             agent = copy.copy(agent)
             agent.model = model
-        chosen = self._checked(new_id) if new_id is not None else self._recorder.new_id(self._name, self._new_suffix)
+        chosen = checked_id(new_id) if new_id is not None else self._recorder.new_id(self._name, self._new_suffix)
         limits = replace(self._limits, budget=budget or self._limits.budget, deadline_s=deadline_s)
+        task, inputs = self._asked(run_id, self._recorder.beginning(run_id)[0])
+        source = self._source(run_id, inputs, agent)
+        after = self._recorder.found(run_id).request.get("after")
         frame = self._recorder.fork(
             run_id,
             chosen,
             at_step=at_step,
             edit=edit or {},
             made_of=self._recorder.made_of(agent, self._pruning),
-            request=self._request,
+            request={**self._request, **({"after": after} if after else {})},
             limits=limits,
             in_flight=self._in_flight,
+            owner=self,
         )
-        self._on_open(frame)
-        task, inputs = self._asked(run_id, frame.run.past)
-        source = self._source(run_id, inputs, agent)
+        self._told(frame)
         return self._kept(
             frame, self._recorder.run(frame, source, task, pruning=self._pruning, place=self._place, **inputs)
         )
@@ -293,8 +297,15 @@ class Attached:
         else:
             after = {"after": self._latest} if inputs.get("reset") is False and self._latest else {}
             frame = self._recorder.claim(run_id, self._name, request={**self._request, **after}, **options)
-        self._on_open(frame)
+        self._told(frame)
         return frame
+
+    def _told(self, frame: Frame) -> None:
+        try:
+            self._on_open(frame)
+        except BaseException:
+            self._recorder.abandon(frame)
+            raise
 
     def _streamed(
         self, run_id: str, task: str, inputs: Mapping[str, Any], limits: Limits, accept_changes: bool
@@ -322,25 +333,33 @@ class Attached:
         """The agent that is copied: for a conversation, as the run before left it."""
         if inputs.get("reset", True):
             return agent or self.agent
-        before = self._recorder.found(run_id).request.get("after") if run_id is not None else self._latest
-        if before in (None, self._latest):
+        if run_id is None:
             return self._conversation
+        before = self._recorder.found(run_id).request.get("after")
+        if before is None:
+            return agent or self.agent
+        if not self._recorder.has(before):
+            raise BadInput(
+                f"run {run_id!r} goes on with the conversation of run {before!r}, which is not in this store"
+            )
         frame = self._recorder.shadow(before)
-        task, given = self._asked(before, frame.run.past)
+        task, given = self._asked(before, frame.run.past.top)
         self._recorder.run(frame, self._source(before, given), task, pruning=self._pruning, **given)
         return as_it_ended(agent or self.agent, frame)
 
-    def _asked(self, run_id: str, past: Past, given: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+    def _asked(
+        self, run_id: str, top: Event | None, given: Mapping[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         """Task and inputs on record."""
-        if past.top is None:
+        if top is None:
             raise BadInput(f"run {run_id!r} did not begin; run its task again under this id")
-        inputs = dict(given) if given else unpacked("inputs", past.top.body)
+        inputs = dict(given) if given else unpacked("inputs", top.body)
         if isinstance(inputs, LostText):
             raise BadInput(
                 f"the inputs of run {run_id!r} hold a {inputs.kind}, which a journal cannot; give them again: "
                 f"run(task, run_id={run_id!r}, additional_args=…)"
             )
-        return past.top.body["task"], inputs
+        return top.body["task"], inputs
 
     def _as_recorded(self, run_id: str, task: str, *, stream: bool) -> Any:
         """The answer of a run that finished."""
@@ -363,11 +382,6 @@ class Attached:
             tokens_saved=spent.tokens_saved,
         )
         return RecordedStream(iter((FinalAnswerStep(result.output),)), [result]) if stream else result
-
-    def _checked(self, run_id: str) -> str:
-        if not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
-            raise BadInput(f"run_id {run_id!r} must be 1 to 120 letters, digits or any of _ . : @ + ~ -")
-        return run_id
 
     def _kept(self, frame: Frame, ending: Ending) -> RecordedRun:
         if ending.failure is not None:

@@ -521,9 +521,9 @@ def _agent(where: str | None) -> Any:
     sys.path.insert(0, os.getcwd())
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise BadInput(f"--agent {where!r}: {error}") from error
-    agent = found if isinstance(found, MultiStepAgent) or not callable(found) else found()
+        agent = found if isinstance(found, MultiStepAgent) or not callable(found) else found()
+    except Exception as error:  # the user's own code ran, and what it did is said
+        raise BadInput(f"--agent {where!r}: {' '.join(f'{type(error).__name__}: {error}'.split())}") from error
     if isinstance(agent, MultiStepAgent):
         agent.logger.level = LogLevel.OFF  # this program prints its own lines
     return agent

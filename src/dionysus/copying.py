@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from types import CodeType
 from typing import Any
 
 from smolagents import ActionStep, CodeAgent, LocalPythonExecutor, MultiStepAgent, PlanningStep
+from smolagents.local_python_executor import ExecutionTimeoutError
 from smolagents.memory import CallbackRegistry as TheirCallbacks
 from smolagents.remote_executors import RemotePythonExecutor
 
@@ -20,6 +22,7 @@ from dionysus.errors import BadInput
 from dionysus.journal import Frame, RecordedExecutor
 from dionysus.journal.values import digest_of, name_of, plain
 
+log = logging.getLogger("dionysus")
 RECALL_LINE = (
     "An observation that begins with `[cut N chars; recall_observation(STEP)]` was shown to you before and is kept in "
     "short; recall_observation(STEP) brings the whole text back."
@@ -116,13 +119,35 @@ def with_recall(clone: MultiStepAgent, tools: dict[str, Any], frame: Frame) -> d
     return {**tools, name: RecallObservation(frame)}
 
 
-def own_executor(executor: Any) -> Any:
+class _RecordedLocalExecutor(LocalPythonExecutor):
+    """smolagents' own, where code that took too long when it was recorded is given up again, however long it takes."""
+
+    frame: Frame
+
+    def __call__(self, code_action: str) -> Any:
+        said = self.frame.timed_out_then()
+        if said is None:
+            return super().__call__(code_action)
+        unhurried = copy.copy(self)
+        unhurried.__class__ = LocalPythonExecutor
+        unhurried.timeout_seconds = None
+        try:
+            unhurried(code_action)  # its thread went on, and so did its calls
+        except Exception:
+            log.debug("code that was given up failed", exc_info=True)
+        raise ExecutionTimeoutError(said)
+
+
+def own_executor(executor: Any, frame: Frame) -> Any:
     """An executor for one run, with the variables of the given one; None: there can be no second one."""
     if isinstance(executor, RemotePythonExecutor):
         return None
     if isinstance(executor, LocalPythonExecutor):
         own = copy.copy(executor)
         own.state, own.custom_tools = dict(executor.state), dict(executor.custom_tools)
+        if type(own) in (LocalPythonExecutor, _RecordedLocalExecutor):
+            own.__class__ = _RecordedLocalExecutor
+            own.frame = frame
         return own
     try:
         return copy.deepcopy(executor)
@@ -178,6 +203,7 @@ def made_of(agent: MultiStepAgent) -> dict[str, Any]:
         "prompts": digest_of(plain([agent.prompt_templates, agent.instructions])),
         "planning_interval": agent.planning_interval,
         "max_steps": agent.max_steps,
+        "stream_outputs": bool(getattr(agent, "stream_outputs", False)),
         "tools": {name: _face(tool) for name, tool in agent.tools.items()},
         "code": {name: _code(tool) for name, tool in agent.tools.items()},
         "members": {

@@ -10,7 +10,7 @@ from typing import Any
 from dionysus.agents.heartbeat import PLANNING_INTERVAL, HeartbeatAgent
 from dionysus.agents.tools import Senses, heartbeat_tools
 from dionysus.cycles import Cycle, Means
-from dionysus.errors import RunInterrupted
+from dionysus.errors import BadInput, RunInterrupted
 from dionysus.journal import Frame, Limits
 from dionysus.memory.goals import Goals
 from dionysus.memory.semantic import SemanticMemory
@@ -93,7 +93,9 @@ class Heart(Cycle):
         on_wake: Callable[[Waking], None] | None,
     ) -> BeatReport:
         """Goes on with a beat that did not finish: with what it saw; what has changed since is for the next one."""
-        beat = next(beat for beat in self._store.mind.beats(limit=-1) if beat.run_id == record.run_id)
+        beat = next((beat for beat in self._store.mind.beats(limit=-1) if beat.run_id == record.run_id), None)
+        if beat is None:
+            raise BadInput(f"run {record.run_id!r} is a beat of another store; fork it, or replay it")
         return self._work(
             self._look(record.request),
             beat,

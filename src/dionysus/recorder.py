@@ -8,7 +8,7 @@ import copy
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -32,6 +32,7 @@ from dionysus.callbacks.tracing import execution_trace_callback
 from dionysus.copying import Calls, StepCallbacks, as_it_ended, differences, made_of, own_executor, with_recall
 from dionysus.errors import (
     BadInput,
+    Damaged,
     DionysusError,
     LimitReached,
     NotFound,
@@ -54,7 +55,7 @@ from dionysus.journal import (
     recorded_tool,
 )
 from dionysus.journal.holding import Holder
-from dionysus.journal.replaying import Branch, whole_events
+from dionysus.journal.replaying import RECOVERY, Branch, whole_events
 from dionysus.journal.secrets import Secrets
 from dionysus.journal.values import digest_of, plain
 from dionysus.memory.basins import Basins
@@ -62,7 +63,7 @@ from dionysus.memory.semantic import SemanticMemory
 from dionysus.models.metering import is_priced, measure
 from dionysus.settings import Settings
 from dionysus.stores import Store
-from dionysus.stores.contract import RunRecord, Status
+from dionysus.stores.contract import Event, RunRecord, Status
 from dionysus.traces import Projection
 
 log = logging.getLogger("dionysus")
@@ -154,10 +155,17 @@ class Recorder:
                     status="running",
                     started_at=self._clock(),
                     holder=self._holder.claim(),
-                    request={**(request or {}), "budget": set_limits.budget.as_plain()},
+                    request=self.secrets.hide_in({**(request or {}), "budget": set_limits.budget.as_plain()}),
                 )
             )
-        return self._top_frame(run_id, agent_name, Past(), set_limits, in_flight, owner)
+            frame = self._top_frame(run_id, agent_name, Past(), set_limits, in_flight, owner)
+            self._running.add(frame.run)
+        return frame
+
+    def abandon(self, frame: Frame) -> None:
+        """A run that was opened is not run after all."""
+        self._running.discard(frame.run)
+        self._store.records.set_run_status(frame.run.id, "interrupted")
 
     def reopen(
         self,
@@ -240,7 +248,7 @@ class Recorder:
                     status="running",
                     started_at=self._clock(),
                     holder=self._holder.claim(),
-                    request={**request, "budget": chosen.budget.as_plain(), "at_step": at_step},
+                    request=self.secrets.hide_in({**request, "budget": chosen.budget.as_plain(), "at_step": at_step}),
                     parent=run_id,
                     parent_seq=branch.seq,
                 )
@@ -251,7 +259,9 @@ class Recorder:
                 self._journal.append(
                     new_id, "step_finished", edited.position, {**edited.body, "trace": new_id}, secrets=self.secrets
                 )
-        return self._top_frame(new_id, parent.agent_name, self.past(new_id), chosen, in_flight, owner)
+            frame = self._top_frame(new_id, parent.agent_name, self.past(new_id), chosen, in_flight, owner)
+            self._running.add(frame.run)
+        return frame
 
     def shadow(self, run_id: str) -> Frame:
         """The frame of a run that is only played again: nothing but its record answers, and nothing is written.
@@ -275,6 +285,15 @@ class Recorder:
         if record is None:
             raise NotFound("run", run_id, see="`dionysus runs list`")
         return record
+
+    def beginning(self, run_id: str) -> tuple[Event | None, Mapping[str, Any]]:
+        """How a run began, and what the agent was made of that went on last; read as far as its journal can be."""
+        top, made_of = None, dict[str, Any]()
+        with suppress(Damaged):
+            for event in whole_events(self._store.records, run_id):
+                top = top or (event if event.kind == "run_started" else None)
+                made_of = event.body.get("made_of", made_of)
+        return top, made_of
 
     def past(self, run_id: str) -> Past:
         """What is on record of a run.
@@ -366,9 +385,13 @@ class Recorder:
         with self.top(frame):
             clone = self.recorded(agent, frame, pruning=pruning)
             with self._on_record(frame, clone, task, inputs, ending):
-                steps = type(agent).run(clone, self.secrets.hide(task), stream=True, **inputs)
+                steps = type(agent).run(clone, self.secrets.hide(task), stream=True, **frame.as_said(inputs))
                 try:
-                    for step in steps:
+                    while True:
+                        frame.goes_on()
+                        step = next(steps, None)
+                        if step is None:
+                            break
                         if isinstance(step, FinalAnswerStep):
                             ending.output = step.output
                         yield step
@@ -406,7 +429,7 @@ class Recorder:
                 for trace in records.traces(run_id=run.run_id, status="running", limit=1000):
                     error = "its process ended without finishing it"
                     body = {"trace": trace.id, "status": "interrupted", "output": None, "error": error}
-                    self._journal.append(run.run_id, "run_finished", "recovery", body, secrets=self.secrets)
+                    self._journal.append(run.run_id, "run_finished", RECOVERY, body, secrets=self.secrets)
                 records.set_run_status(run.run_id, "interrupted")
             self._journal.forget(run.run_id)
 
@@ -459,7 +482,7 @@ class Recorder:
             for name, member in agent.managed_agents.items()
         }
         if hasattr(agent, "python_executor"):
-            clone.python_executor = None if frame.ran_code_as_a_whole else own_executor(agent.python_executor)
+            clone.python_executor = None if frame.ran_code_as_a_whole else own_executor(agent.python_executor, frame)
             if clone.python_executor is None:
                 frame.code_as_a_whole = True
                 clone.python_executor = RecordedExecutor(agent.python_executor, frame)
@@ -470,7 +493,7 @@ class Recorder:
     def go(self, frame: Frame, clone: MultiStepAgent, task: str, inputs: Mapping[str, Any], ending: Ending) -> Any:
         """Runs a recorded copy; returns its answer, and fills in how it ended."""
         with self._on_record(frame, clone, task, inputs, ending):
-            ending.output = type(clone).run(clone, self.secrets.hide(task), **inputs)
+            ending.output = type(clone).run(clone, self.secrets.hide(task), **frame.as_said(inputs))
         return ending.output
 
     @contextmanager

@@ -4,14 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
-from dionysus.errors import BadInput, NotFound
-from dionysus.journal.cassette import Cassette, read_cassette, renamed, write_cassette
-from dionysus.journal.replaying import whole_events
+from dionysus.errors import BadInput, NotFound, StoreError
+from dionysus.findings import quoted
+from dionysus.journal.cassette import Cassette, checked_id, read_cassette, renamed, write_cassette
+from dionysus.journal.replaying import Past, whole_events
 from dionysus.journal.secrets import Secrets
+from dionysus.journal.values import unpacked
 from dionysus.stores import Store
-from dionysus.stores.contract import AgentExecutionTrace, RunRecord, Usage
+from dionysus.stores.contract import AgentExecutionTrace, RunRecord, Status, Usage
 from dionysus.traces import ExecutionTraceService, Parting, Projection, parting_of
+from dionysus.traces.render import overview
 
 _ALL = 100_000
 
@@ -110,7 +114,7 @@ class Runs:
         if cassette.damage is not None and not partial:
             raise cassette.damage
         if as_id is not None:
-            cassette = renamed(cassette, as_id)
+            cassette = renamed(cassette, checked_id(as_id))
         return self._taken_in(cassette)
 
     def _taken_in(self, cassette: Cassette) -> RunRecord:
@@ -122,18 +126,37 @@ class Runs:
         with self._store.transaction():
             if self._records.run(run_id) is not None:
                 raise BadInput(f"run {run_id!r} exists; take it in under another id with --as ID")
-            self._records.save_run(record)
-            for event in cassette.events:
-                written = replace(event, body=self._secrets.hide_in_plain(event.body))
-                try:
+            self._records.save_run(replace(record, request=self._secrets.hide_in(record.request)))
+            try:
+                for event in cassette.events:
+                    written = replace(event, body=self._secrets.hide_in_plain(event.body))
                     self._records.append(written)
                     project(written)
-                except (KeyError, TypeError, ValueError, AttributeError) as error:
-                    reason = f"{type(error).__name__}: {error}"
-                    raise BadInput(
-                        f"event {event.seq} of the cassette is none that Dionysus wrote: {reason}"
-                    ) from error
+                self._read_back(run_id)
+            except StoreError:
+                raise
+            except Exception as error:  # whatever a foreign file brings
+                reason = quoted(f"{type(error).__name__}: {error}", 200)
+                raise BadInput(
+                    f"the cassette holds what Dionysus does not write: {reason}; nothing was taken in"
+                ) from error
         return record
+
+    def _read_back(self, run_id: str) -> None:
+        """What was taken in can be read: a file from elsewhere must not make the store unreadable."""
+        past = Past(self._records.events(run_id))
+        if past.top is None or not isinstance(past.top.body["task"], str) or not isinstance(past.made_of, dict):
+            raise ValueError("it has no beginning")
+        rule = past.made_of.get("runtime", {}).get("pruning", "off")
+        if rule not in ("off", "see-once", "window"):
+            raise ValueError(f"pruning {rule!r}")
+        unpacked("inputs", past.top.body)
+        if past.ended is not None:
+            unpacked("output", past.ended.body)
+        for trace in self._records.traces(run_id=run_id, limit=_ALL):
+            if trace.status not in get_args(Status):
+                raise ValueError(f"status {trace.status!r}")
+            overview(self._traces.get_trace(trace.id))
 
 
 def _usage(trace: AgentExecutionTrace) -> Usage:

@@ -408,7 +408,7 @@ class Runtime:
             raise BadInput(
                 f"run {record.run_id!r} is one of an agent of yours: hand it over (agent=…, --agent MODULE:NAME)"
             )
-        rule = self._recorder.past(record.run_id).made_of.get("runtime", {}).get("pruning", "off")
+        rule = self._recorder.beginning(record.run_id)[1].get("runtime", {}).get("pruning", "off")
         return self.attach(agent, pruning=rule, in_flight=in_flight)
 
     def _model_for(self, record: RunRecord) -> Any:

@@ -50,7 +50,8 @@ class PlayedCassette:
                     task, run_id="cassette", **inputs
                 )
             finally:
-                runtime.runs.export("cassette", self.path)
+                if runtime.runs.listed():
+                    runtime.runs.export("cassette", self.path)
             return result
 
     def _played(self, agent: MultiStepAgent, task: str, inputs: dict[str, Any]) -> RecordedRun:

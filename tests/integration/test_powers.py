@@ -597,7 +597,7 @@ def test_replay_of_a_failed_run_fails_in_the_same_way(opened: Callable[..., Runt
     with pytest.raises(Exception, match="down"):
         opened().attach(agent_of([READS[0], {"error": "down"}], [read])).run("the task", run_id="r1")
     result = opened().replay("r1", agent_of(READS, [read]))
-    assert (result.status, result.error) == ("error", "ModelError: down")
+    assert (result.status, result.error) == ("error", "down")
 
 
 def test_replay_needs_no_model_and_no_folder_for_beats_and_questions(
@@ -633,7 +633,7 @@ def test_a_fork_with_an_edited_observation_shares_what_came_before(runtime: Runt
         True,
         True,
     ]
-    assert (fork.trace.forked_from, fork.trace.status, fork.trace.model_calls) == ("r1", "success", 4)
+    assert (fork.trace.forked_from, fork.trace.status, fork.trace.model_calls) == ("r1", "success", 2)  # what it shares, the other run paid for
     one, other = (runtime.runs.summary(runtime.runs.found(run)) for run in ("r1", "r1~a"))
     assert other.own_bytes < 0.8 * one.own_bytes
     own = runtime._store._database.rows("SELECT count(*) FROM events WHERE run_id = 'r1~a'")[0][0]
@@ -685,7 +685,7 @@ def test_a_fork_of_a_beat_goes_on_too(opened: Callable[..., Runtime], tmp_path: 
     stopped = runtime.fork(str(beat.run_id), at_step=3, budget=Budget(calls=8), new_id="other")
     assert stopped.status == "budget_exhausted"
     done = opened().resume("other", budget=Budget(calls=30))
-    assert (done.status, done.run_id, done.model_calls) == ("success", "other", 14)
+    assert (done.status, done.run_id, done.model_calls) == ("success", "other", 10)
     assert opened().replay("other").status == "success"
     assert opened().beat(folder).status == "idle"
 

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from dionysus.errors import BadInput, Damaged, StoreError
+from dionysus.journal.budget import Budget
+from dionysus.journal.events import Kind
 from dionysus.stores.contract import Event, RunRecord, Status
 from dionysus.stores.database import from_us, to_us
 
@@ -31,6 +34,20 @@ class Cassette:
     """Why this is not all of it."""
 
 
+_RUN_ID = re.compile(r"[\w.:@+~-]{1,120}")
+
+
+def checked_id(run_id: Any) -> str:
+    """A run's id.
+
+    Raises:
+        BadInput: It is none that can be.
+    """
+    if not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
+        raise BadInput(f"run_id {run_id!r} must be 1 to 120 letters, digits or any of _ . : @ + ~ -")
+    return run_id
+
+
 def write_cassette(path: Path, run: RunRecord, events: Iterable[Event], *, overwrite: bool = False) -> int:
     """Writes a run into a file, whole or not at all; returns the number of events.
 
@@ -38,6 +55,8 @@ def write_cassette(path: Path, run: RunRecord, events: Iterable[Event], *, overw
         BadInput: The file is there.
         StoreError: It cannot be written.
     """
+    if path.is_dir():
+        raise BadInput(f"{str(path)!r} is a folder; name a file")
     if path.exists() and not overwrite:
         raise BadInput(f"{str(path)!r} exists and is left as it is; name another file, or say --force")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -85,7 +104,7 @@ def read_cassette(path: Path) -> Cassette:
         raise
     except (EOFError, OSError, zlib.error) as error:
         reason = f"it cannot be unpacked: {error}"
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = f"an entry is not as it was written: {type(error).__name__}: {error}"
     cure = "import what is whole with --partial, as a run that was interrupted"
     if made is None:
@@ -164,18 +183,31 @@ def _run_of(path: Path, head: Any) -> RunRecord:
         )
     if head["status"] not in get_args(Status):
         raise ValueError(f"status {head['status']!r}")
+    request = dict(head["request"])
+    Budget(**(request.get("budget") or {}))
+    needed = {"watch": str, "git": bool, **({"question": str} if request.get("verb") == "ask" else {})}
+    if request.get("verb") in ("beat", "ask", "fork") and request.get("of") != "attached":
+        for name, kind in needed.items():
+            if not isinstance(request.get(name), kind):
+                raise ValueError(f"a request without {name!r}")
     return RunRecord(
-        run_id=str(head["run"]),
+        run_id=checked_id(head["run"]),
         agent_name=str(head["agent"]),
         status=head["status"],
         started_at=from_us(head["started_at"]),
-        request=dict(head["request"]),
+        request=request,
     )
 
 
 def _event_of(run_id: str, entry: dict[str, Any], *, after: int) -> Event:
-    if entry["seq"] != after + 1 or not isinstance(entry["body"], dict):
+    if entry["seq"] != after + 1:
         raise ValueError(f"event {entry['seq']} comes after event {after}")
+    body, texts = entry["body"], (entry["kind"], entry["position"], entry["digest"] or "", entry["body"]["trace"])
+    if entry["kind"] not in get_args(Kind) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"event {entry['seq']} is of no kind that there is")
+    for name in ("trace", "parent"):
+        if str(body.get(name) or run_id).partition("/")[0] != run_id:
+            raise ValueError(f"event {entry['seq']} is of another run: {body[name]!r}")
     return Event(
         run_id=run_id,
         seq=entry["seq"],

@@ -35,6 +35,9 @@ from dionysus.journal.spending import Spent
 from dionysus.journal.values import digest_of, packed, plain, unpacked
 from dionysus.stores.contract import DaySpending, Event, Status, StepType, Usage
 
+_TIMED_OUT = "exceeded the maximum execution time"
+"""How smolagents' local executor says so."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedStep:
@@ -145,6 +148,10 @@ class Frame:
     def bind(self, agent: MultiStepAgent) -> None:
         """Says whose frame this is; before the agent runs."""
         self._agent = agent
+        self.goes_on()
+
+    def goes_on(self) -> None:
+        """The agent is about to work: an exception that is handled meanwhile outside is none of its own."""
         self._handling = sys.exc_info()[1]
 
     @property
@@ -167,6 +174,12 @@ class Frame:
         """Whether it did so when the run began."""
         began = self.run.past.find("run_started", self.path)
         return began is not None and bool(began.body.get("code_as_a_whole"))
+
+    def timed_out_then(self) -> str | None:
+        """How the current step's code was given up, where it took too long when it was recorded: now it may not."""
+        known = self._recorded_step(self._step) if self._step else None
+        error = known.body["error"] if known is not None else None
+        return error if error and _TIMED_OUT in error else None
 
     def recalls(self, step: Any) -> bool:
         """Whether the end of this step is on record: the step is only made again. For callbacks with effects outside
@@ -196,17 +209,27 @@ class Frame:
             "task": task,
             "model": model,
             **packed("inputs", dict(inputs or {})),
+            "said": _said(inputs),
             **parent,
             **more,
         }
         self._write("run_started", self.path, body, durable=self.parent is None)
 
+    def as_said(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs of its agent's `run()`, of which the task says what it said when it was recorded: smolagents puts the
+        text of `additional_args` into it, and the text of a set, or of an object, is not the same each time."""
+        given = dict(inputs)
+        began = self.run.past.find("run_started", self.path)
+        text = began.body.get("said") if began is not None else None
+        if text is not None and isinstance(given.get("additional_args"), dict):
+            given["additional_args"] = _Said(given["additional_args"], text)
+        return given
+
     def finish(self, status: Status, *, output: Any = None, error: str | None = None) -> None:
         """The agent ended."""
         if self.is_settled:
             return
-        answer = output.output if isinstance(output, RunResult) else output
-        body = {"status": status, **packed("output", answer), "error": error}
+        body = {"status": status, **packed("output", answer_in(output)), "error": error}
         self._write("run_finished", self.path, body, durable=self.parent is None)
 
     def effect(self, name: str, compute: Callable[[], Any], *, pure: bool = False) -> Any:
@@ -250,8 +273,8 @@ class Frame:
         key = self._key(step)
         position = f"{self.path}/{key}"
         known = self._recorded_step(key)
-        if known is not None:
-            self.run.past.take("step_finished", position)
+        is_leaving = sys.exc_info()[1] is not self._handling
+        if known is not None and not is_leaving:
             self._put_back(step, known)
         if isinstance(step, PlanningStep):
             done = FinishedStep(key=key, step_type="planning", number=self.step_number, plan=step.plan)
@@ -277,7 +300,7 @@ class Frame:
             "observation": done.observation,
             "error": done.error,
         }
-        if sys.exc_info()[1] is not self._handling:  # it is on its way out: the model failed, or the run was stopped
+        if is_leaving:  # the model failed, or the run was stopped
             body["cut"] = True
         self._write("step_finished", position, body, held=True)
         return done
@@ -309,7 +332,8 @@ class Frame:
             CallUncertain: It had begun when the process died, and may not be made again.
         """
         self.run.check()
-        shown = plain(arguments)
+        before = plain(arguments)
+        shown = self.run.secrets.hide_in_plain(before)
         digest = digest_of(shown)
         position = self._position(f"tool:{name}:{digest[:8]}")
         base = {"step": self._step, "tool": name, "arguments": shown}
@@ -333,7 +357,7 @@ class Frame:
             self._write("tool_finished", position, {**base, **fields}, digest=digest)
             self._tell("after", position, name, shown, error=fields["error"])
             raise
-        written = {**packed("result", kept(result)), **_changes(arguments, shown)}
+        written = {**packed("result", kept(result)), **_changes(arguments, before)}
         result = self.run.secrets.hide_in(result)
         self._write("tool_finished", position, {**base, **written}, digest=digest)
         self._tell("after", position, name, shown, result=result)
@@ -496,6 +520,7 @@ class Frame:
             RunAborted: The step did something else: it failed where it had not, or did not make a call that it had.
         """
         body = known.body
+        self.run.past.take("step_finished", known.position)
         for call in self.run.past.left(self.trace_id, body["step"]):
             raise self._diverged(known.position, f"{_called(call)} is on record, and was not made now")
         if isinstance(step, PlanningStep):
@@ -619,8 +644,8 @@ class Frame:
 
 
 def _changes(arguments: Mapping[str, Any], before: Any) -> dict[str, Any]:
-    """Lists and dicts that a call changed in place: how they look now."""
-    now = {name: value for name, value in arguments.items() if isinstance(value, list | dict)}
+    """Arguments that a call changed in place: how they look now."""
+    now = {name: value for name, value in arguments.items() if isinstance(value, list | dict | set | tuple)}
     found = {name: value for name, value in now.items() if plain(value) != before.get(name)}
     return {"changed": packed("arguments", found)} if found else {}
 
@@ -629,12 +654,54 @@ def _change_again(arguments: Mapping[str, Any], body: Mapping[str, Any]) -> None
     """Changes them as the recorded call did."""
     changed = unpacked("arguments", body["changed"]) if "changed" in body else {}
     for name, value in changed.items() if isinstance(changed, dict) else ():
-        given = arguments.get(name)
-        if isinstance(given, list):
-            given[:] = value
-        elif isinstance(given, dict):
-            given.clear()
-            given.update(value)
+        _become(arguments.get(name), value)
+
+
+def _become(given: Any, value: Any) -> bool:
+    """Changes a container in place, those within it too; False: it cannot become that."""
+    if type(given) is not type(value):
+        return False
+    if isinstance(given, list):
+        for i, new in enumerate(value[: len(given)]):
+            if not _become(given[i], new):
+                given[i] = new
+        given[len(value) :] = value[len(given) :]
+    elif isinstance(given, dict):
+        for name in [name for name in given if name not in value]:
+            del given[name]
+        for name, new in value.items():
+            if name not in given or not _become(given[name], new):
+                given[name] = new
+    elif isinstance(given, set):
+        given.clear()
+        given.update(value)
+    elif isinstance(given, tuple) and len(given) == len(value):
+        fits = [_become(old, new) or old == new for old, new in zip(given, value, strict=True)]
+        return all(fits)
+    else:
+        return False
+    return True
+
+
+class _Said(dict[str, Any]):
+    """Arguments whose text is given."""
+
+    def __init__(self, values: Mapping[str, Any], text: str) -> None:
+        super().__init__(values)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def _said(inputs: Mapping[str, Any] | None) -> str | None:
+    arguments = (inputs or {}).get("additional_args")
+    return str(arguments) if arguments else None
+
+
+def answer_in(output: Any) -> Any:
+    """The answer of what an agent's `run()` returned."""
+    return output.output if isinstance(output, RunResult) else output
 
 
 def _called(event: Event) -> str:

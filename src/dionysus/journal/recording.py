@@ -5,13 +5,19 @@ Each is a stand-in for the original, which is left as it was.
 
 import copy
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
 from smolagents import ChatMessage, FinalAnswerTool, Model, Tool, ToolCallingAgent
 from smolagents.local_python_executor import CodeOutput
-from smolagents.models import ChatMessageStreamDelta, ChatMessageToolCallStreamDelta, agglomerate_stream_deltas
+from smolagents.models import (
+    ChatMessageStreamDelta,
+    ChatMessageToolCallFunction,
+    ChatMessageToolCallStreamDelta,
+    agglomerate_stream_deltas,
+)
 
 from dionysus.errors import CallUncertain, ToolRefused
 from dionysus.journal.frame import Frame
@@ -81,10 +87,12 @@ class StreamingRecordedModel(RecordedModel):
 
 def _as_delta(answer: ChatMessage) -> ChatMessageStreamDelta:
     """A whole answer in one piece."""
-    calls = [
-        ChatMessageToolCallStreamDelta(index=i, id=call.id, type=call.type, function=call.function)
-        for i, call in enumerate(answer.tool_calls or ())
-    ]
+    calls = []
+    for i, call in enumerate(answer.tool_calls or ()):
+        arguments = call.function.arguments
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)  # pieces of streams are texts
+        function = ChatMessageToolCallFunction(name=call.function.name, arguments=text)
+        calls.append(ChatMessageToolCallStreamDelta(index=i, id=call.id, type=call.type, function=function))
     return ChatMessageStreamDelta(content=answer.content, tool_calls=calls or None, token_usage=answer.token_usage)
 
 

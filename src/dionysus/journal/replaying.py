@@ -7,6 +7,7 @@ from there – no model call, no tool call, no clock. The first position without
 import builtins
 import difflib
 import json
+import sys
 import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,12 +21,14 @@ from smolagents.monitoring import TokenUsage
 
 from dionysus.errors import BadInput, CallUncertain, Damaged, StoreError, ToolRefused
 from dionysus.journal.spending import Spent
-from dionysus.journal.values import LostText, unpacked
+from dionysus.journal.values import LostText, name_of, packed, unpacked
 from dionysus.stores.contract import Event, Usage
 from dionysus.stores.records import Records
 
 _CALLS = ("model_called", "tool_finished")
 _SHOWN_LINES = 12
+RECOVERY = "recovery"
+"""Where the end of a run stands whose process died."""
 
 
 class Past:
@@ -50,9 +53,13 @@ class Past:
         """Placeholders of secrets that the run was given, or met."""
         began: datetime | None = None
         for event in events:
+            if event.kind == "run_forked":  # what is shared was paid for, and waited for, by another run
+                self._spent.clear()
+                began, self.seconds = None, 0.0
             if began is None or (event.kind == "run_resumed" and event.position == self._top_path):
                 began, before = event.at, self.seconds
-            self.seconds = before + (event.at - began).total_seconds()
+            if event.position != RECOVERY:  # written by who found the run dead
+                self.seconds = before + (event.at - began).total_seconds()
             self._add(event)
 
     def __bool__(self) -> bool:
@@ -197,12 +204,25 @@ class Branch:
         ]
         """Ends of steps that take the place of those that are shared."""
 
+    def _readable(self, records: Records, run_id: str, at_step: int) -> Iterator[Event]:
+        """A run's events; where they are damaged behind the wanted step, as far as they go."""
+        whole = 0
+        try:
+            for event in whole_events(records, run_id):
+                key = str(event.body.get("step") or "")
+                if event.kind == "step_finished" and key.startswith("action.") and "/" not in event.body["trace"]:
+                    whole = max(whole, int(key.partition(".")[2]))
+                yield event
+        except Damaged:
+            if whole < at_step:
+                raise
+
     def _steps(self, records: Records, run_id: str, at_step: int, *, next_plan: bool) -> tuple[dict[str, Event], bool]:
         """The whole steps of the agent that was run, up to the given action, or to the plan that follows it; and
         whether the run has its answer by then."""
         top, answered, found = "", False, dict[str, Event]()
         self._began = 0
-        for event in whole_events(records, run_id):
+        for event in self._readable(records, run_id, at_step):
             if event.kind == "run_started" and not top:
                 top, self._began = event.body["trace"], event.seq
             if event.body["trace"] != top:
@@ -250,24 +270,49 @@ def error_fields(error: BaseException, text: str) -> dict[str, Any]:
     Args:
         text: What it says, without secrets.
     """
-    base = next(kind for kind in type(error).__mro__ if kind.__module__ == "builtins")
-    more = {} if base is Exception else {"base": base.__name__}
-    return {"error": f"{type(error).__name__}: {text}", **more}
+    fields: dict[str, Any] = {"error": f"{type(error).__name__}: {text}", "raised": name_of(type(error))}
+    bases = [kind.__name__ for kind in type(error).__mro__ if kind.__module__ == "builtins"]
+    if bases[0] != "Exception":
+        fields["bases"] = bases[: bases.index("Exception")]
+    if text == str(error):  # no secrets in it
+        arguments = packed("arguments", list(error.args))
+        fields |= {} if "lost" in arguments else {"arguments": arguments}
+    return fields
 
 
 def error_of(body: Mapping[str, Any]) -> Exception:
-    """What a call raised, as it is on record: of a class of the same name and built-in base, with the same text."""
+    """What a call raised, as it is on record: with its text and arguments; of the same class if that is loaded, else
+    of one of the same name and built-in bases."""
     name, _, text = body["error"].partition(": ")
     for ours in (ToolRefused, CallUncertain):
         if name == ours.__name__:
             return ours(text)
-    base = getattr(builtins, body.get("base", "Exception"), Exception)
-    if not (isinstance(base, type) and issubclass(base, Exception)) or issubclass(base, ExceptionGroup):
-        base = Exception
-    kind = type(name, (base,), {"__str__": lambda self: text, "__init__": lambda self: None})
-    error: Exception = kind.__new__(kind)  # type: ignore[call-overload]
-    error.args = (text,)
-    return error
+    arguments = unpacked("arguments", body["arguments"]) if "arguments" in body else [text]
+    for bases in (
+        _loaded(body.get("raised", "")),
+        [getattr(builtins, base, None) for base in body.get("bases", ())],
+        [],
+    ):
+        usable = [
+            b for b in bases if isinstance(b, type) and issubclass(b, Exception) and not issubclass(b, ExceptionGroup)
+        ]
+        try:
+            kind = type(name, tuple(usable) or (Exception,), {"__str__": lambda self: text, "__module__": "builtins"})
+            error: Exception = kind.__new__(kind, *arguments)
+            if isinstance(error, OSError):
+                OSError.__init__(error, *arguments)
+            error.args = tuple(arguments)
+        except (TypeError, ValueError):  # they do not go together, or want other arguments
+            continue
+        return error
+    return Exception(text)
+
+
+def _loaded(name: str) -> list[Any]:
+    """The class of that name, if its module is loaded; nothing is imported."""
+    module, _, kind = str(name).rpartition(".")
+    found = getattr(sys.modules.get(module), kind, None)
+    return [found] if found is not None else []
 
 
 def result_of(event: Event, lost: list[str]) -> Any:

@@ -56,9 +56,9 @@ _as_json = json.JSONEncoder().encode
 
 
 def named_secrets(environment: Mapping[str, str]) -> list[str]:
-    """Values of the environment variables whose names say that they are secret; paths, as of key files, are none."""
+    """Values of the environment variables whose names say that they are secret; paths of key files are none."""
     named = [v for k, v in environment.items() if _SECRET_NAME.search(k) and len(v) >= _SHORTEST]
-    return [value for value in named if not os.path.isabs(value)]
+    return [value for value in named if not (os.path.isabs(value) and os.path.exists(value))]
 
 
 def _mapped(value: Any, change: Callable[[str], str], within: tuple[int, ...] = ()) -> Any:
@@ -66,7 +66,9 @@ def _mapped(value: Any, change: Callable[[str], str], within: tuple[int, ...] = 
     if isinstance(value, str):
         changed = change(value)
         return value if changed == value else changed
-    if len(within) > _DEEPEST or id(value) in within or not isinstance(value, list | tuple | dict):
+    if isinstance(value, bytes | bytearray):
+        return _mapped_bytes(value, change)
+    if len(within) > _DEEPEST or id(value) in within or not isinstance(value, list | tuple | dict | set | frozenset):
         return value
     inside = (*within, id(value))
     if isinstance(value, dict):
@@ -78,7 +80,19 @@ def _mapped(value: Any, change: Callable[[str], str], within: tuple[int, ...] = 
     items = [_mapped(v, change, inside) for v in value]
     if all(new is old for new, old in zip(items, value, strict=True)):
         return value
-    return tuple(items) if isinstance(value, tuple) else items
+    return items if isinstance(value, list) else type(value)(items) if type(value) in _PLAIN else tuple(items)
+
+
+_PLAIN = (tuple, set, frozenset)
+
+
+def _mapped_bytes(value: bytes | bytearray, change: Callable[[str], str]) -> bytes | bytearray:
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
+    changed = change(text)
+    return value if changed == text else type(value)(changed.encode("utf-8"))
 
 
 class Secrets:
@@ -99,17 +113,22 @@ class Secrets:
             self._pattern = re.compile(pattern) if pattern else None
         except re.error as error:
             raise BadInput(f"the secret pattern {pattern!r} is no regular expression: {error}") from error
-        self._known = sorted({value for value in known if value}, key=len, reverse=True)
-        self._hints = (*_HINTS, *(_as_json(value)[1:-1] for value in self._known))
         self._values: dict[str, str] = {}
-        for value in self._known:
-            self._placeholder(value)
+        forms = {
+            form: self._placeholder(value)
+            for value in known
+            if value
+            for form in (value, repr(value)[1:-1], _as_json(value)[1:-1])
+        }
+        self._known = sorted(forms.items(), key=lambda pair: len(pair[0]), reverse=True)
+        """Known secrets as they are, as Python and as JSON show them, and what stands for each."""
+        self._hints = (*_HINTS, *(_as_json(form)[1:-1] for form in forms))
 
     def hide(self, text: str) -> str:
         """`text` with each secret replaced by `<secret:KIND:DIGEST>`; the same secret gets the same placeholder."""
-        for value in self._known:
-            if value in text:
-                text = text.replace(value, self._placeholder(value))
+        for form, name in self._known:
+            if form in text:
+                text = text.replace(form, name)
         if any(hint in text for hint in _HINTS):
             text = _SHAPE.sub(lambda m: self._placeholder(m[0], m.lastgroup), text)
         low = text.lower()

@@ -15,6 +15,7 @@ from fractions import Fraction
 from pathlib import Path, PurePath
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 _DEEPEST = 40
 """Levels of nested values that are kept as such; what lies deeper – or refers to itself – is kept as text."""
@@ -73,8 +74,8 @@ def packed(name: str, value: Any) -> dict[str, Any]:
     """Fields that hold a value: `name` is what to read; where that is not the value itself, `exact` is – or `lost`, the
     name of a type that cannot be made again."""
     read = plain(value)
-    if value is None or type(value) in (str, bool, float, int):
-        return {name: read} if not isinstance(read, dict) else {name: read, "exact": {_TAG: "int", "hex": hex(value)}}
+    if value is None or type(value) in (str, bool, float):
+        return {name: read}
     try:
         exact = _exact(value, 0)
     except Lost as lost:
@@ -126,13 +127,15 @@ _KINDS: dict[str, Callable[[list[Any]], Any]] = {"tuple": tuple, "set": set, "fr
 
 
 def _exact(value: Any, depth: int) -> Any:
-    if value is None or isinstance(value, str | bool | float):
+    kind = type(value)
+    if value is None or kind in (str, bool, float):
         return value
     if depth > _DEEPEST:
-        raise Lost(f"{name_of(type(value))}, nested deeper than {_DEEPEST} levels")
-    kind = type(value)
-    if isinstance(value, int):
+        raise Lost(f"{name_of(kind)}, nested deeper than {_DEEPEST} levels")
+    if kind is int:
         return value if value.bit_length() < _BITS else {_TAG: "int", "hex": hex(value)}
+    if kind.__module__ == "smolagents.agent_types" and isinstance(value, str):
+        return str(value)
     if kind is list:
         return [_exact(v, depth + 1) for v in value]
     if kind is dict:
@@ -142,9 +145,11 @@ def _exact(value: Any, depth: int) -> Any:
     if kind.__name__ in _KINDS and kind.__module__ == "builtins":
         items = value if kind is tuple else sorted(value, key=repr)
         return {_TAG: kind.__name__, "of": [_exact(v, depth + 1) for v in items]}
+    if kind is datetime and isinstance(value.tzinfo, ZoneInfo) and value.tzinfo.key:
+        return {_TAG: "datetime", "text": value.replace(tzinfo=None).isoformat(), "zone": value.tzinfo.key}
     if kind in _AS_TEXT:
         return {_TAG: kind.__name__, "text": _AS_TEXT[kind][0](value)}
-    if isinstance(value, bytes | bytearray):
+    if kind in (bytes, bytearray):
         return {_TAG: kind.__name__, **_bytes(value)}
     if isinstance(value, PurePath):
         return {_TAG: "path", "text": str(value)}
@@ -168,6 +173,8 @@ def _restored(value: Any) -> Any:
         return {_restored(k): _restored(v) for k, v in value["of"]}
     if kind in _KINDS:
         return _KINDS[kind]([_restored(v) for v in value["of"]])
+    if kind == "datetime" and "zone" in value:
+        return datetime.fromisoformat(value["text"]).replace(tzinfo=ZoneInfo(value["zone"]))
     if kind in _BY_NAME:
         return _BY_NAME[kind](value["text"])
     if kind == "int":

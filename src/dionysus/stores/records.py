@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from dionysus.errors import StoreError
 from dionysus.stores.contract import (
     AgentExecutionStep,
     AgentExecutionTrace,
@@ -123,11 +124,18 @@ class Records:
         if run is not None and run.parent is not None and run.parent_seq is not None:
             for event in self.events(run.parent, after=after, before=min(before, run.parent_seq + 1)):
                 yield _as_own(event, run)
+        at_once = _AT_ONCE
         while True:
-            rows = self._db.rows(
-                "SELECT * FROM events WHERE run_id = ? AND seq > ? AND seq < ? ORDER BY seq LIMIT ?",
-                (run_id, after, before, _AT_ONCE),
-            )
+            try:
+                rows = self._db.rows(
+                    "SELECT * FROM events WHERE run_id = ? AND seq > ? AND seq < ? ORDER BY seq LIMIT ?",
+                    (run_id, after, before, at_once),
+                )
+            except StoreError:
+                if at_once == 1:
+                    raise
+                at_once = 1  # up to the damaged one
+                continue
             for row in rows:
                 yield Event(
                     run_id=row["run_id"],
@@ -138,7 +146,7 @@ class Records:
                     digest=row["digest"],
                     body=self._db.unpack(row["body"]),
                 )
-            if len(rows) < _AT_ONCE:
+            if len(rows) < at_once:
                 return
             after = rows[-1]["seq"]
 

@@ -84,6 +84,7 @@ class Story:
         return self.steps[key]
 
 
+_SPENT = ("model_calls", "input_tokens", "cached_tokens", "output_tokens", "tokens_saved")
 _STEP_TOKENS = ("input_tokens", "cached_tokens", "output_tokens")
 _COUNTS = ("step_count", "planning_count", "model_calls", *_STEP_TOKENS, "tokens_saved")
 
@@ -102,6 +103,10 @@ class Fold:
         if event.kind == "run_started":
             self.stories[trace_id] = Story(event)
         story = self.stories[trace_id]
+        if event.kind == "run_forked":  # what is shared was paid for by the run that it comes from
+            for shared in self.stories.values():
+                shared.trace.update(dict.fromkeys(_SPENT, 0), usage_estimated=False)
+                shared.cost = 0.0
         handler = _HANDLERS.get(event.kind)
         if handler is not None:
             handler(story, event)
