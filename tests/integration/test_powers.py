@@ -633,7 +633,11 @@ def test_a_fork_with_an_edited_observation_shares_what_came_before(runtime: Runt
         True,
         True,
     ]
-    assert (fork.trace.forked_from, fork.trace.status, fork.trace.model_calls) == ("r1", "success", 2)  # what it shares, the other run paid for
+    assert (fork.trace.forked_from, fork.trace.status, fork.trace.model_calls) == (
+        "r1",
+        "success",
+        2,
+    )  # what it shares, the other run paid for
     one, other = (runtime.runs.summary(runtime.runs.found(run)) for run in ("r1", "r1~a"))
     assert other.own_bytes < 0.8 * one.own_bytes
     own = runtime._store._database.rows("SELECT count(*) FROM events WHERE run_id = 'r1~a'")[0][0]
