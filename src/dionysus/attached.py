@@ -209,6 +209,12 @@ class Attached:
                 raise ReplayDiverged(ended.position, "the run ends otherwise", difference=difference)
         return frame, ending
 
+    def asks_as_recorded(self, run_id: str, task: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether a task is the one on record; secrets in it and in the inputs are taken for those of the record."""
+        past = self._recorder.past(run_id)
+        self._recorder.align(past, task, inputs)
+        return past.top is not None and past.top.body["task"] == self._recorder.secrets.hide(task)
+
     def fork(
         self,
         run_id: str,

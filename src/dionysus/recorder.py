@@ -286,6 +286,11 @@ class Recorder:
             raise NotFound("run", run_id, see="`dionysus runs list`")
         return record
 
+    def align(self, past: Past, task: str, inputs: Mapping[str, Any]) -> None:
+        """Secrets in a task and inputs that are given again are those that a record from another store has there."""
+        if past.top is not None:
+            self.secrets.align([past.top.body["task"], past.top.body["inputs"]], [task, plain(inputs)])
+
     def beginning(self, run_id: str) -> tuple[Event | None, Mapping[str, Any]]:
         """How a run began, and what the agent was made of that went on last; read as far as its journal can be."""
         top, made_of = None, dict[str, Any]()
@@ -323,7 +328,9 @@ class Recorder:
         """What is not as it was when the run began, a line each."""
         if past.top is None:
             return []
-        then, now = past.top.body, self.secrets.hide_in(plain(inputs))
+        then = past.top.body
+        self.align(past, task, inputs)
+        now = self.secrets.hide_in(plain(inputs))
         found = [] if then["task"] == self.secrets.hide(task) else ["the task is another one"]
         if digest_of(then["inputs"]) != digest_of(now):
             found += differences(then["inputs"], now, "inputs")

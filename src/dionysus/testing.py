@@ -61,16 +61,16 @@ class PlayedCassette:
         past = Past(cassette.events)
         with Runtime(store="sqlite://", settings=_as_recorded(past)) as runtime:
             run_id = runtime.import_run(self.path)
+            attached = runtime.attach(agent, pruning=past.made_of.get("runtime", {}).get("pruning", "off"))
             asked = past.top.body["task"] if past.top is not None else None
-            if asked != task:
+            if not attached.asks_as_recorded(run_id, task, inputs):
                 raise BadInput(
                     f"the cassette {str(self.path)!r} answers another task: {asked!r}; remove it to record anew"
                 )
-            pruning = past.made_of.get("runtime", {}).get("pruning", "off")
-            frame, ending = runtime.attach(agent, pruning=pruning).replayed(run_id, **inputs)
+            frame, ending = attached.replayed(run_id, **inputs)
             if ending.failure is not None:
                 raise ending.failure
-            return runtime.attach(agent).result(frame, ending)
+            return attached.result(frame, ending)
 
 
 def _as_recorded(past: Past) -> Settings:

@@ -156,3 +156,14 @@ def test_a_holder_lives_as_long_as_its_process(tmp_path: Path) -> None:
     assert mine.is_alive(mine.claim())
     mine.release()
     assert os.listdir(tmp_path / "mind.db-locks") == []
+
+
+def test_a_record_from_elsewhere_says_what_stands_for_a_secret() -> None:
+    there, here = Secrets(), Secrets()
+    secret, other = SHAPES["aws-key"], SHAPES["openai-key"]
+    recorded = {"task": there.hide(f"use {secret} and {other}."), "size": 3}
+    here.align(recorded, {"task": f"use {secret} and {other}.", "size": 3})
+    assert here.hide(f"again {secret}") == f"again {there.hide(secret)}"
+    assert here.restore_in(recorded["task"]) == f"use {secret} and {other}."
+    here.align("use <secret:aws-key:0000000000>", "something else")
+    assert here.hide("something else") == "something else"

@@ -1,5 +1,6 @@
 """The fixture `cassette`, in a project of its own."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -56,3 +57,15 @@ def test_another_task_and_a_torn_file_are_said(project: Path) -> None:
     file = project / "cassettes/seen.cassette"
     file.write_bytes(file.read_bytes()[:-40])
     assert "is damaged after event" in pytest_in(project).stdout
+
+
+def test_a_secret_in_task_and_inputs(project: Path) -> None:
+    """Recorded and played in different processes, with placeholders of different keys."""
+    key = "sk-proj-" + "a1B2" * 8
+    (project / "test_mine.py").write_text(
+        TEST.replace('"look at it")', f'"look with {key}", additional_args={{"key": "{key}"}})')
+    )
+    assert pytest_in(project, "--record-cassettes").returncode == 0
+    assert key.encode() not in gzip.decompress((project / "cassettes/seen.cassette").read_bytes())
+    played = pytest_in(project)
+    assert played.returncode == 0, played.stdout

@@ -114,6 +114,8 @@ class Secrets:
         except re.error as error:
             raise BadInput(f"the secret pattern {pattern!r} is no regular expression: {error}") from error
         self._values: dict[str, str] = {}
+        self._known_as: dict[str, str] = {}
+        """Secrets that a record from elsewhere has under a placeholder of its own."""
         forms = {
             form: self._placeholder(value)
             for value in known
@@ -150,6 +152,26 @@ class Secrets:
             return self.hide_in(value)
         return value
 
+    def align(self, then: Any, now: Any) -> None:
+        """Where a recorded plain value has a placeholder of another store and the one that is given now has a secret,
+        that secret is known from here on, under that placeholder."""
+        if isinstance(then, str) and isinstance(now, str):
+            names = _PLACEHOLDER.findall(then)
+            parts = [re.escape(part) for part in _PLACEHOLDER.split(then)]
+            found = re.fullmatch("(.+?)".join(parts), now, re.DOTALL) if names else None
+            for name, value in zip(names, found.groups() if found else (), strict=False):
+                if value != name:
+                    self._known_as[value] = name
+                    self._values[name] = value
+                    self._known = sorted([*self._known, (value, name)], key=lambda pair: len(pair[0]), reverse=True)
+                    self._hints = (*self._hints, _as_json(value)[1:-1])
+        elif isinstance(then, dict) and isinstance(now, dict):
+            for key in then.keys() & now.keys():
+                self.align(then[key], now[key])
+        elif isinstance(then, list) and isinstance(now, list):
+            for one, other in zip(then, now, strict=False):
+                self.align(one, other)
+
     def placeholders(self, value: Any, *, known: bool) -> set[str]:
         """The placeholders in a value's texts that this process can put the secret in place of – or that it cannot."""
         found = set(_PLACEHOLDER.findall(_as_json(plain(value))))
@@ -164,6 +186,8 @@ class Secrets:
 
     def _placeholder(self, value: str, kind: str | None = None) -> str:
         """Its kind follows from the secret alone, not from how it was met."""
+        if value in self._known_as:
+            return self._known_as[value]
         if kind is None:
             shape = _SHAPE.fullmatch(value)
             kind = shape.lastgroup if shape else None
