@@ -212,6 +212,13 @@ def test_exceptions_of_tools_come_back_with_class_and_content(runtime: Runtime, 
     assert runtime.replay("r1", make()).output == result.output
 
 
+def test_what_a_failing_tool_was_asked_stays_on_record(runtime: Runtime) -> None:
+    agent = agent_of((act(call("read", page=-1)), answer("done")), [read])
+    runtime.attach(agent).run("t", run_id="r1")
+    ended = next(e for e in runtime._store.records.events("r1") if e.kind == "tool_finished")
+    assert (ended.body["arguments"], ended.body["error"]) == ({"page": -1}, "ValueError: no page -1")
+
+
 # -- instants -------------------------------------------------------------------------------------------------
 
 

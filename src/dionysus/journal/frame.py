@@ -32,7 +32,7 @@ from dionysus.journal.events import Kind, Message, role_and_content
 from dionysus.journal.replaying import answer_of, error_fields, error_of, first_difference, result_of
 from dionysus.journal.run import Run
 from dionysus.journal.spending import Spent
-from dionysus.journal.values import digest_of, packed, plain, unpacked
+from dionysus.journal.values import Said, change_again, changes_in, digest_of, packed, plain, said_of
 from dionysus.stores.contract import DaySpending, Event, Status, StepType, Usage
 
 _TIMED_OUT = "exceeded the maximum execution time"
@@ -209,7 +209,7 @@ class Frame:
             "task": task,
             "model": model,
             **packed("inputs", dict(inputs or {})),
-            "said": _said(inputs),
+            "said": said_of(inputs),
             **parent,
             **more,
         }
@@ -222,7 +222,7 @@ class Frame:
         began = self.run.past.find("run_started", self.path)
         text = began.body.get("said") if began is not None else None
         if text is not None and isinstance(given.get("additional_args"), dict):
-            given["additional_args"] = _Said(given["additional_args"], text)
+            given["additional_args"] = Said(given["additional_args"], text)
         return given
 
     def finish(self, status: Status, *, output: Any = None, error: str | None = None) -> None:
@@ -339,7 +339,7 @@ class Frame:
         base = {"step": self._step, "tool": name, "arguments": shown}
         known = self.run.past.take("tool_finished", position)
         if known is not None:
-            _change_again(arguments, known.body)
+            change_again(arguments, known.body)
             return self._recalled(known, do if again else None)
         had_begun = self.run.past.take("tool_started", position) is not None
         self._must_be_live(position, f"the call of {name}")
@@ -357,7 +357,7 @@ class Frame:
             self._write("tool_finished", position, {**base, **fields}, digest=digest)
             self._tell("after", position, name, shown, error=fields["error"])
             raise
-        written = {**packed("result", kept(result)), **_changes(arguments, before)}
+        written = {**packed("result", kept(result)), **changes_in(arguments, before)}
         result = self.run.secrets.hide_in(result)
         self._write("tool_finished", position, {**base, **written}, digest=digest)
         self._tell("after", position, name, shown, result=result)
@@ -641,62 +641,6 @@ class Frame:
             )
         except StoreError as error:
             raise self.run.end(RunAborted(error)) from error
-
-
-def _changes(arguments: Mapping[str, Any], before: Any) -> dict[str, Any]:
-    """Arguments that a call changed in place: how they look now."""
-    now = {name: value for name, value in arguments.items() if isinstance(value, list | dict | set | tuple)}
-    found = {name: value for name, value in now.items() if plain(value) != before.get(name)}
-    return {"changed": packed("arguments", found)} if found else {}
-
-
-def _change_again(arguments: Mapping[str, Any], body: Mapping[str, Any]) -> None:
-    """Changes them as the recorded call did."""
-    changed = unpacked("arguments", body["changed"]) if "changed" in body else {}
-    for name, value in changed.items() if isinstance(changed, dict) else ():
-        _become(arguments.get(name), value)
-
-
-def _become(given: Any, value: Any) -> bool:
-    """Changes a container in place, those within it too; False: it cannot become that."""
-    if type(given) is not type(value):
-        return False
-    if isinstance(given, list):
-        for i, new in enumerate(value[: len(given)]):
-            if not _become(given[i], new):
-                given[i] = new
-        given[len(value) :] = value[len(given) :]
-    elif isinstance(given, dict):
-        for name in [name for name in given if name not in value]:
-            del given[name]
-        for name, new in value.items():
-            if name not in given or not _become(given[name], new):
-                given[name] = new
-    elif isinstance(given, set):
-        given.clear()
-        given.update(value)
-    elif isinstance(given, tuple) and len(given) == len(value):
-        fits = [_become(old, new) or old == new for old, new in zip(given, value, strict=True)]
-        return all(fits)
-    else:
-        return False
-    return True
-
-
-class _Said(dict[str, Any]):
-    """Arguments whose text is given."""
-
-    def __init__(self, values: Mapping[str, Any], text: str) -> None:
-        super().__init__(values)
-        self.text = text
-
-    def __str__(self) -> str:
-        return self.text
-
-
-def _said(inputs: Mapping[str, Any] | None) -> str | None:
-    arguments = (inputs or {}).get("additional_args")
-    return str(arguments) if arguments else None
 
 
 def answer_in(output: Any) -> Any:

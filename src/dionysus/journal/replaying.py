@@ -275,8 +275,8 @@ def error_fields(error: BaseException, text: str) -> dict[str, Any]:
     if bases[0] != "Exception":
         fields["bases"] = bases[: bases.index("Exception")]
     if text == str(error):  # no secrets in it
-        arguments = packed("arguments", list(error.args))
-        fields |= {} if "lost" in arguments else {"arguments": arguments}
+        given = packed("args", list(error.args))
+        fields |= {} if "lost" in given else {"raised_with": given}
     return fields
 
 
@@ -287,7 +287,7 @@ def error_of(body: Mapping[str, Any]) -> Exception:
     for ours in (ToolRefused, CallUncertain):
         if name == ours.__name__:
             return ours(text)
-    arguments = unpacked("arguments", body["arguments"]) if "arguments" in body else [text]
+    arguments = unpacked("args", body["raised_with"]) if "raised_with" in body else [text]
     for bases in (
         _loaded(body.get("raised", "")),
         [getattr(builtins, base, None) for base in body.get("bases", ())],

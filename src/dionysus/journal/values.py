@@ -109,6 +109,63 @@ def name_of(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def changes_in(arguments: Mapping[str, Any], before: Any) -> dict[str, Any]:
+    """Arguments that a call changed in place: how they look now."""
+    now = {name: value for name, value in arguments.items() if isinstance(value, list | dict | set | tuple)}
+    found = {name: value for name, value in now.items() if plain(value) != before.get(name)}
+    return {"changed": packed("arguments", found)} if found else {}
+
+
+def change_again(arguments: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+    """Changes them as the recorded call did."""
+    changed = unpacked("arguments", body["changed"]) if "changed" in body else {}
+    for name, value in changed.items() if isinstance(changed, dict) else ():
+        _become(arguments.get(name), value)
+
+
+def _become(given: Any, value: Any) -> bool:
+    """Changes a container in place, those within it too; False: it cannot become that."""
+    if type(given) is not type(value):
+        return False
+    if isinstance(given, list):
+        for i, new in enumerate(value[: len(given)]):
+            if not _become(given[i], new):
+                given[i] = new
+        given[len(value) :] = value[len(given) :]
+    elif isinstance(given, dict):
+        for name in [name for name in given if name not in value]:
+            del given[name]
+        for name, new in value.items():
+            if name not in given or not _become(given[name], new):
+                given[name] = new
+    elif isinstance(given, set):
+        given.clear()
+        given.update(value)
+    elif isinstance(given, tuple) and len(given) == len(value):
+        fits = [_become(old, new) or old == new for old, new in zip(given, value, strict=True)]
+        return all(fits)
+    else:
+        return False
+    return True
+
+
+class Said(dict[str, Any]):
+    """Arguments whose text is given."""
+
+    def __init__(self, values: Mapping[str, Any], text: str) -> None:
+        super().__init__(values)
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def said_of(inputs: Mapping[str, Any] | None) -> str | None:
+    """What the task will say of `additional_args`."""
+    arguments = (inputs or {}).get("additional_args")
+    return str(arguments) if arguments else None
+
+
 _AS_TEXT: dict[type, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
     datetime: (datetime.isoformat, datetime.fromisoformat),
     date: (date.isoformat, date.fromisoformat),
