@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from PIL import Image
 from smolagents import ActionStep, CodeAgent, LogLevel, Tool
+from smolagents.models import ChatMessageStreamDelta
 
 from conftest import Clock
 from dionysus import Budget, Runtime
@@ -80,6 +81,27 @@ def test_code_that_hands_secrets_on_is_made_again(runtime: Runtime, tmp_path: Pa
     assert runtime.replay("r1", coder(codes, tools=tools)).output == "ok"
     assert got == [KEY, KEY, KEY.encode()]
     assert KEY.encode() not in bytes_of(tmp_path)
+
+
+def test_streamed_code_that_names_a_password_is_played_again(runtime: Runtime, tmp_path: Path) -> None:
+    """What is streamed is executed as it came; what is on record has the placeholder."""
+
+    class Streamed(ByTranscript):
+        def generate_stream(self, messages: Any, **options: Any) -> Iterator[Any]:
+            yield ChatMessageStreamDelta(content=self.generate(messages, **options).content)
+
+    got: list[str] = []
+
+    def make() -> CodeAgent:
+        agent = coder([], tools=[made("login", ("key",), lambda key: got.append(key) or f"in with {key}")])  # type: ignore[func-returns-value]
+        agent.model = Streamed([code("password = 'hunter2024x'\nprint(login(password))"), code("final_answer('ok')")])
+        agent.stream_outputs = True
+        return agent
+
+    runtime.attach(make()).run("t", run_id="r1")
+    assert runtime.replay("r1", make()).output == "ok"
+    assert got == ["hunter2024x"]
+    assert b"hunter2024x" not in bytes_of(tmp_path)
 
 
 def test_digests_tell_nothing_of_a_secret(tmp_path: Path) -> None:

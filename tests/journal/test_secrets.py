@@ -88,6 +88,14 @@ def test_what_is_assigned_to_a_name_like_password_is_hidden(text: str) -> None:
     assert secrets.restore_in(hidden) == text
 
 
+def test_an_assigned_value_is_hidden_wherever_it_is_said_again() -> None:
+    secrets = Secrets()
+    hidden = secrets.hide("hunter22x: the password = 'hunter22x'")
+    assert "hunter22x" not in hidden
+    assert secrets.hide(hidden) == hidden
+    assert "hunter22x" not in str(secrets.hide_in_plain({"k": ["logged in with hunter22x"]}))
+
+
 @pytest.mark.parametrize(
     "text", ["password = getpass()", "the secret: nobody knows", "token = settings.token", "api: v2"]
 )

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,7 @@ class Secrets:
         except re.error as error:
             raise BadInput(f"the secret pattern {pattern!r} is no regular expression: {error}") from error
         self._values: dict[str, str] = {}
+        self._lock = threading.Lock()
         self._known_as: dict[str, str] = {}
         """Secrets that a record from elsewhere has under a placeholder of its own."""
         forms = {
@@ -135,7 +137,10 @@ class Secrets:
             text = _SHAPE.sub(lambda m: self._placeholder(m[0], m.lastgroup), text)
         low = text.lower()
         if any(name in low for name in _NAMES):
-            text = _ASSIGNED.sub(lambda m: m[1] + self._placeholder(m[2]), text)
+            for value in sorted({m[2] for m in _ASSIGNED.finditer(text)}, key=len, reverse=True):
+                name = self._placeholder(value)
+                self._learn(value, name)  # it has no shape of its own: a tool may say it again without its name
+                text = text.replace(value, name)
         if self._pattern is not None:
             text = self._pattern.sub(lambda m: self._placeholder(m[0]) if m[0] else "", text)
         return text
@@ -162,15 +167,22 @@ class Secrets:
             for name, value in zip(names, found.groups() if found else (), strict=False):
                 if value != name:
                     self._known_as[value] = name
-                    self._values[name] = value
-                    self._known = sorted([*self._known, (value, name)], key=lambda pair: len(pair[0]), reverse=True)
-                    self._hints = (*self._hints, _as_json(value)[1:-1])
+                    self._learn(value, name)
         elif isinstance(then, dict) and isinstance(now, dict):
             for key in then.keys() & now.keys():
                 self.align(then[key], now[key])
         elif isinstance(then, list) and isinstance(now, list):
             for one, other in zip(then, now, strict=False):
                 self.align(one, other)
+
+    def _learn(self, value: str, name: str) -> None:
+        """From here on this value is hidden wherever it is."""
+        with self._lock:
+            self._values[name] = value
+            if (value, name) not in self._known:
+                others = [pair for pair in self._known if pair[0] != value]
+                self._known = sorted([*others, (value, name)], key=lambda pair: len(pair[0]), reverse=True)
+                self._hints = (*self._hints, _as_json(value)[1:-1])
 
     def placeholders(self, value: Any, *, known: bool) -> set[str]:
         """The placeholders in a value's texts that this process can put the secret in place of – or that it cannot."""
