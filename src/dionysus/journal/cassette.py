@@ -19,6 +19,7 @@ from dionysus.journal.budget import Budget
 from dionysus.journal.events import Kind
 from dionysus.stores.contract import Event, RunRecord, Status
 from dionysus.stores.database import from_us, to_us
+from dionysus.stores.records import under_name
 
 _FORMAT = 1
 _MAGIC = "dionysus-cassette"
@@ -122,15 +123,8 @@ def renamed(cassette: Cassette, run_id: str) -> Cassette:
     """The same run under another id, its traces' ids included."""
     old = cassette.run.run_id
 
-    def other(event: Event) -> Event:
-        ids = {
-            name: run_id + event.body[name].removeprefix(old)
-            for name in ("trace", "parent")
-            if str(event.body.get(name) or "").partition("/")[0] == old
-        }
-        return replace(event, run_id=run_id, body={**event.body, **ids})
-
-    return replace(cassette, run=replace(cassette.run, run_id=run_id), events=[other(e) for e in cassette.events])
+    events = [under_name(event, old, run_id) for event in cassette.events]
+    return replace(cassette, run=replace(cassette.run, run_id=run_id), events=events)
 
 
 def _lines(run: RunRecord, events: Iterable[Event]) -> Iterator[bytes]:

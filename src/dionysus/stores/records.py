@@ -123,7 +123,7 @@ class Records:
         run = self.run(run_id)
         if run is not None and run.parent is not None and run.parent_seq is not None:
             for event in self.events(run.parent, after=after, before=min(before, run.parent_seq + 1)):
-                yield _as_own(event, run)
+                yield under_name(event, run.parent, run_id)
         at_once = _AT_ONCE
         while True:
             try:
@@ -277,15 +277,14 @@ class Records:
         return [_token_usage(dict(row)) for row in rows]
 
 
-def _as_own(event: Event, fork: RunRecord) -> Event:
-    """An event that a fork shares with its parent, under the fork's name."""
-    parent = str(fork.parent)
+def under_name(event: Event, old: str, new: str) -> Event:
+    """An event of one run as another's: with its id, and its traces' ids."""
     names = {
-        name: fork.run_id + event.body[name].removeprefix(parent)
+        name: new + event.body[name].removeprefix(old)
         for name in ("trace", "parent")
-        if str(event.body.get(name) or "").partition("/")[0] == parent
+        if str(event.body.get(name) or "").partition("/")[0] == old
     }
-    return replace(event, run_id=fork.run_id, body={**event.body, **names})
+    return replace(event, run_id=new, body={**event.body, **names})
 
 
 def _token_usage(row: dict[str, Any]) -> TokenUsage:
