@@ -133,7 +133,7 @@ class _RecordedLocalExecutor(LocalPythonExecutor):
         unhurried.timeout_seconds = None
         try:
             unhurried(code_action)  # its thread went on, and so did its calls
-        except Exception:
+        except Exception:  # it was given up before it failed: neither agent nor record saw that then
             log.debug("code that was given up failed", exc_info=True)
         raise ExecutionTimeoutError(said)
 
