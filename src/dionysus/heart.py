@@ -107,11 +107,14 @@ class Heart(Cycle):
         )
 
     def mark_interrupted(self) -> None:
-        """Beats whose run was cut off get the status `interrupted`; call it after the recorder's."""
-        live = {run.run_id for run in self._store.records.runs("running")}
-        for beat in self._store.mind.beats(status="running", limit=1000):
-            if beat.run_id not in live:
-                self._store.mind.update_beat(replace(beat, status="interrupted"))
+        """Beats whose process died get the status `interrupted`; call it after the recorder's."""
+        mind = self._store.mind
+        if not mind.beats(status="running", limit=1):
+            return
+        with self._store.transaction():
+            for beat in mind.beats(status="running", limit=1000):
+                if not (beat.run_id and self._recorder.is_held(beat.run_id)):
+                    mind.update_beat(replace(beat, status="interrupted"))
 
     # -- the cycle -------------------------------------------------------------------------------------
 
@@ -170,7 +173,7 @@ class Heart(Cycle):
 
         agent = self._agent(senses, model)
         attached = self._attached(agent, request, senses, opened)
-        with self._interruption_noted(beat):
+        with self._end_noted(beat):
             frame, ending = attached.perform(
                 agent.beat_task, run_id=str(beat.run_id), limits=limits, accept_changes=accept_changes
             )
@@ -196,11 +199,12 @@ class Heart(Cycle):
             self._store.mind.update_beat(ending)
 
     @contextmanager
-    def _interruption_noted(self, beat: Beat) -> Iterator[None]:
+    def _end_noted(self, beat: Beat) -> Iterator[None]:
         try:
             yield
-        except (RunInterrupted, KeyboardInterrupt):
-            self._store.mind.update_beat(replace(beat, status="interrupted"))
+        except BaseException as error:
+            stopped = isinstance(error, RunInterrupted | KeyboardInterrupt)
+            self._store.mind.update_beat(replace(beat, status="interrupted" if stopped else "failed"))
             raise
 
     def _report(self, frame: Frame, beat: Beat, ending: Ending) -> BeatReport:

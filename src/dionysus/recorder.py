@@ -433,12 +433,20 @@ class Recorder:
             if self._holder.is_alive(run.holder):
                 continue
             with self._journal.transaction():
+                now = records.run(run.run_id)
+                if now is None or (now.status, now.holder) != (run.status, run.holder):
+                    continue  # another thread or process saw it first, or took it up
                 for trace in records.traces(run_id=run.run_id, status="running", limit=1000):
                     error = "its process ended without finishing it"
                     body = {"trace": trace.id, "status": "interrupted", "output": None, "error": error}
                     self._journal.append(run.run_id, "run_finished", RECOVERY, body, secrets=self.secrets)
                 records.set_run_status(run.run_id, "interrupted")
             self._journal.forget(run.run_id)
+
+    def is_held(self, run_id: str) -> bool:
+        """Whether the process that works, or worked, on a run still lives."""
+        record = self._store.records.run(run_id)
+        return record is not None and self._holder.is_alive(record.holder)
 
     @contextmanager
     def top(self, frame: Frame) -> Iterator[None]:

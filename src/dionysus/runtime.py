@@ -126,8 +126,7 @@ class Runtime:
         self._mind = Mind(means)
         self._heart = Heart(means, memory=self.memory, goals=self.goals, hide=hide)
         self._cycles: dict[str, Heart | Mind] = {cycle.verb: cycle for cycle in (self._heart, self._mind)}
-        self._recorder.mark_interrupted()
-        self._heart.mark_interrupted()
+        self.mark_interrupted()
 
     def __enter__(self) -> "Runtime":
         return self
@@ -141,6 +140,11 @@ class Runtime:
         """Lets go of store and locks."""
         self._recorder.close()
         self._store.close()
+
+    @property
+    def store_path(self) -> Path | None:
+        """The store's file; None: it is in memory."""
+        return self._store.path
 
     @property
     def callbacks(self) -> CallbackRegistry:
@@ -416,6 +420,11 @@ class Runtime:
         then = record.request.get("model")
         return self.model if self._model_was_chosen or not isinstance(then, str) else self._opened(then)
 
+    def mark_interrupted(self) -> None:
+        """Runs, traces and beats whose process died get the status `interrupted`; done when a runtime opens, too."""
+        self._recorder.mark_interrupted()
+        self._heart.mark_interrupted()
+
     def stop(self, reason: str = "interrupted") -> bool:
         """Asks what runs now to end before its next call; safe from a signal handler. False: nothing runs."""
         return self._recorder.stop(reason)
@@ -439,7 +448,9 @@ class Runtime:
     def _own_files(self) -> list[Path]:
         path = self._store.path
         mine = (
-            [] if path is None else [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-locks", "-key")]
+            []
+            if path is None
+            else [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-locks", "-key", "-token")]
         )
         return [*mine, *([self.settings.audit] if self.settings.audit else [])]
 

@@ -49,6 +49,13 @@ class Settings(BaseSettings):
         description="Steps kept whole; setting it chooses the window rule, 999 turns pruning off",
     )
     trace: bool = Field(True, description="Write execution traces (the journal is always written)")
+    host: str = Field("127.0.0.1", description="Where `serve` and `mcp --http` listen")
+    port: int = Field(8765, ge=0, le=65535, description="At which port; 0: any free one")
+    allowed_hosts: str = Field("", description="Comma-separated: further names under which the server is reached")
+    token: SecretStr | None = Field(
+        None, description="What clients of the server must send; default: one is made and kept beside the store"
+    )
+    agents_api: bool = Field(True, description="Serve `/api/agents`")
     audit: Path | None = Field(None, description="File to append an audit log to, as JSON lines")
 
     @property

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dionysus import __version__
-from dionysus.cli import mind, record
+from dionysus.cli import mind, record, servers
 from dionysus.cli.given import Model, Store, command, settings_of
 from dionysus.cli.shown import printable
 from dionysus.errors import DionysusError, RunInterrupted
@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for _command in (mind.beat, mind.ask, mind.tell, mind.remember, mind.recall):
+for _command in (mind.beat, mind.ask, mind.tell, mind.remember, mind.recall, servers.serve):
     app.command()(_command)
 for _name, _group in (("goals", mind.goals_app), ("traces", record.traces_app), ("runs", record.runs_app)):
     app.add_typer(_group, name=_name)

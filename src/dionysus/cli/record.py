@@ -79,10 +79,11 @@ def show_trace(trace_id: TraceId = None, store: Store = None, as_json: Json = Fa
 @traces_app.command("replay")
 def replay_trace(trace_id: TraceId = None, store: Store = None) -> None:
     """The whole story of a trace: plans, thoughts, calls, observations, what was pruned."""
+    from dionysus.traces import retold
     from dionysus.traces.render import replay
 
     with opened(store) as runtime:
-        print(printable(replay(runtime.traces.get_trace(_newest(runtime) if trace_id is None else trace_id))))
+        print(printable(replay(retold(runtime.traces, _newest(runtime) if trace_id is None else trace_id))))
 
 
 @traces_app.command("tokens")

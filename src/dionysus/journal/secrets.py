@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dionysus.errors import BadInput, StoreError
+from dionysus.errors import BadInput
 from dionysus.journal.values import plain
+from dionysus.stores.private import kept_beside
 
 _SHAPES = {
     # published token formats: prefix and length as their issuers document them
@@ -217,19 +218,4 @@ def key_beside(store: Path | None) -> bytes:
     """
     if store is None:
         return os.urandom(32)
-    path = store.with_name(store.name + "-key")
-    try:
-        while not path.exists() or path.stat().st_size != _KEY_BYTES:
-            fresh = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
-            with os.fdopen(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-                file.write(os.urandom(_KEY_BYTES))
-            try:
-                os.link(fresh, path)  # whole, or not at all, whoever else makes one
-            except FileExistsError:
-                if path.stat().st_size != _KEY_BYTES:
-                    raise StoreError(f"{str(path)!r} is not a key that Dionysus made; move it away") from None
-            finally:
-                fresh.unlink()
-        return path.read_bytes()
-    except OSError as error:
-        raise StoreError(f"cannot keep a key in {str(path)!r}: {error.strerror}") from error
+    return kept_beside(store, "-key", lambda: os.urandom(_KEY_BYTES), lambda made: len(made) == _KEY_BYTES)

@@ -225,16 +225,25 @@ class AgentExecutionTrace:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenUsage:
-    """Token statistics of one agent over many traces."""
+    """Token statistics over many traces, of one agent or of all."""
 
-    agent_name: str
-    traces: int
-    model_calls: int
-    input_tokens: int
-    cached_tokens: int
-    output_tokens: int
-    cost_usd: float | None
-    tokens_saved: int
+    agent_name: str | None
+    """None: all agents together."""
+    traces: int = 0
+    model_calls: int = 0
+    input_tokens: int = 0
+    """All prompt tokens, cached ones included."""
+    cached_tokens: int = 0
+    """Of these, read from the provider's prefix cache."""
+    output_tokens: int = 0
+    cost_usd: float | None = 0.0
+    """None: the price of some of it is not known."""
+    tokens_saved: int = 0
+    """Input tokens that pruning saved, estimated; see `AgentExecutionTrace`."""
+    unpriced: int = 0
+    """Traces with calls whose price is not known."""
+    estimated: int = 0
+    """Traces with calls whose tokens were counted by us, because the provider reported none."""
 
 
 # -- mind ---------------------------------------------------------------------------------------------

@@ -195,23 +195,40 @@ class Records:
         *,
         agent_name: str | None = None,
         status: Status | None = None,
+        success: bool | None = None,
         run_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
         before: tuple[datetime, str] | None = None,
+        after: tuple[datetime, str] | None = None,
         limit: int = 20,
     ) -> list[AgentExecutionTrace]:
         """Traces, newest first.
 
         Args:
+            since, until: When they began: at the first or later, before the second.
             before: (started_at, id) of a trace: only what comes behind it in this order.
+            after: The same: only what comes ahead of it, and the nearest of that.
         """
-        bound = (to_us(before[0]), before[1]) if before else (None, None)
+        asked: list[tuple[str, list[Any]]] = [
+            ("agent_name = ?", [agent_name]),
+            ("status = ?", [status]),
+            ("success = ?", [success]),
+            ("run_id = ?", [run_id]),
+            ("started_at >= ?", [to_us(since) if since else None]),
+            ("started_at < ?", [to_us(until) if until else None]),
+            ("(started_at, id) < (?, ?)", [to_us(before[0]), before[1]] if before else [None]),
+            ("(started_at, id) > (?, ?)", [to_us(after[0]), after[1]] if after else [None]),
+        ]
+        chosen = [(condition, values) for condition, values in asked if values[0] is not None]
+        where = f"WHERE {' AND '.join(condition for condition, _ in chosen)} " if chosen else ""
+        direction = "ASC" if after else "DESC"
         rows = self._db.rows(
-            "SELECT body FROM traces WHERE (?1 IS NULL OR agent_name = ?1) AND (?2 IS NULL OR status = ?2) "
-            "AND (?3 IS NULL OR run_id = ?3) AND (?4 IS NULL OR (started_at, id) < (?4, ?5)) "
-            "ORDER BY started_at DESC, id DESC LIMIT ?6",
-            (agent_name, status, run_id, *bound, limit),
+            f"SELECT body FROM traces {where}ORDER BY started_at {direction}, id {direction} LIMIT ?",
+            [value for _, values in chosen for value in values] + [limit],
         )
-        return [self._db.unpack_as(AgentExecutionTrace, row["body"]) for row in rows]
+        found = [self._db.unpack_as(AgentExecutionTrace, row["body"]) for row in rows]
+        return found[::-1] if after else found
 
     def save_step(self, step: AgentExecutionStep) -> None:
         """Adds a step, or replaces the one at its place."""
@@ -227,9 +244,11 @@ class Records:
         rows = self._db.rows("SELECT body FROM steps WHERE id = ?", (step_id,))
         return self._db.unpack_as(AgentExecutionStep, rows[0]["body"]) if rows else None
 
-    def steps(self, trace_id: str) -> list[AgentExecutionStep]:
-        """A trace's steps in order (HAS_STEP)."""
-        rows = self._db.rows("SELECT body FROM steps WHERE trace_id = ? ORDER BY ord", (trace_id,))
+    def steps(self, trace_id: str, *, after: int = 0, limit: int = -1) -> list[AgentExecutionStep]:
+        """A trace's steps in order (HAS_STEP): those behind an order, at most so many; -1: all."""
+        rows = self._db.rows(
+            "SELECT body FROM steps WHERE trace_id = ? AND ord > ? ORDER BY ord LIMIT ?", (trace_id, after, limit)
+        )
         return [self._db.unpack_as(AgentExecutionStep, row["body"]) for row in rows]
 
     def next_order(self, trace_id: str) -> int:
@@ -262,17 +281,19 @@ class Records:
         )
         return [self._db.record(CreatedMemory, row) for row in rows]
 
-    def token_usage(self) -> list[TokenUsage]:
-        """Sums per agent, by name. A sum with an unknown price has no price."""
+    def token_usage(
+        self, *, agent_name: str | None = None, since: datetime | None = None, until: datetime | None = None
+    ) -> list[TokenUsage]:
+        """Sums per agent, by name, over traces that do not run. A sum with an unknown price has no price."""
+        span = (to_us(since) if since else -(2**62), to_us(until) if until else 2**62)
         rows = self._db.rows(
-            "SELECT agent_name, count(*) AS traces, sum(json_extract(body, '$.model_calls')) AS model_calls, "
-            "sum(json_extract(body, '$.input_tokens')) AS input_tokens, "
-            "sum(json_extract(body, '$.cached_tokens')) AS cached_tokens, "
-            "sum(json_extract(body, '$.output_tokens')) AS output_tokens, "
-            "sum(json_type(body, '$.cost_usd') = 'null') AS unpriced, "
-            "sum(json_extract(body, '$.cost_usd')) AS cost_usd, "
-            "sum(json_extract(body, '$.tokens_saved')) AS tokens_saved "
-            "FROM traces GROUP BY agent_name ORDER BY agent_name"
+            "SELECT agent_name, count(*) AS traces, sum(model_calls) AS model_calls, "
+            "sum(input_tokens) AS input_tokens, sum(cached_tokens) AS cached_tokens, "
+            "sum(output_tokens) AS output_tokens, "
+            "sum(tokens_saved) AS tokens_saved, sum(cost_usd) AS cost_usd, sum(unpriced) AS unpriced, "
+            "sum(estimated) AS estimated FROM traces WHERE (?1 IS NULL OR agent_name = ?1) "
+            "AND started_at >= ?2 AND started_at < ?3 AND status <> 'running' GROUP BY agent_name ORDER BY agent_name",
+            (agent_name, *span),
         )
         return [_token_usage(dict(row)) for row in rows]
 
@@ -289,6 +310,5 @@ def under_name(event: Event, old: str, new: str) -> Event:
 
 def _token_usage(row: dict[str, Any]) -> TokenUsage:
     counts: dict[str, Any] = {name: value or 0 for name, value in row.items()}
-    if counts.pop("unpriced"):
-        counts["cost_usd"] = None
+    counts["cost_usd"] = None if counts["unpriced"] else float(counts["cost_usd"])
     return TokenUsage(**counts)

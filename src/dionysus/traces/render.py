@@ -1,12 +1,11 @@
 """Traces as text for people: the overview that `traces show` prints, and the whole story of `traces replay`."""
 
-import json
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 
 from dionysus.findings import plural
 from dionysus.stores.contract import AgentExecutionStep, AgentExecutionTrace
+from dionysus.traces.retelling import Replay, Scene, line_of
 from dionysus.traces.service import FullTrace
 
 
@@ -15,7 +14,7 @@ def overview(full: FullTrace) -> str:
     trace = full.trace
     lines = [*_head(full), ""]
     for step in full.steps:
-        lines.append(f"  {_label(step)}  {_summary(step)}")
+        lines.append(f"  {_label(step)}  {line_of(step)}")
         lines += [f"        callback failed: {f.callback}: {_last_line(f.traceback)}" for f in step.callback_failures]
     if full.basins:
         lines += ["", "Basins activated"]
@@ -30,23 +29,28 @@ def overview(full: FullTrace) -> str:
     return "\n".join(lines)
 
 
-def replay(full: FullTrace) -> str:
-    """The whole story, step by step, with full texts."""
-    lines = list(_head(full))
-    if full.trace.task:
-        lines += ["", "Task", _indented(full.trace.task)]
-    for step in full.steps:
-        lines += ["", f"── {_label(step).strip()} ── {_summary(step)}"]
-        lines += _story(step)
-        lines += [
-            f"  basin activated: {b.name} ({b.strength:.2f})"
-            for b in full.basins
-            if b.at_step == step.step_number and step.step_type == "action"
-        ]
-    if full.trace.error_message:
-        lines += ["", f"Error: {full.trace.error_message}"]
-    if full.trace.summary:
-        lines += ["", "Final answer", _indented(full.trace.summary)]
+def replay(story: Replay) -> str:
+    """The whole story, step by step, with full texts; what other agents did for a step stands within it."""
+    trace = story.trace
+    lines = list(_head_of(trace))
+    if trace.task:
+        lines += ["", "Task", _indented(trace.task)]
+    for scene in story.scenes:
+        lines += ["", f"── {_label(scene).strip()} ── {scene.title}"]
+        for moment in scene.moments:
+            if moment.kind == "plan":
+                lines.append(_indented(moment.text or ""))
+                continue
+            lines.append(f"  {moment.title}")
+            lines += [_indented(moment.text, 4)] if moment.text else []
+        for member in scene.delegated:
+            lines += ["", _indented(replay(member), 4)]
+    if story.next_after is not None:
+        lines += ["", f"more steps come behind number {story.next_after}"]
+    if trace.error_message:
+        lines += ["", f"Error: {trace.error_message}"]
+    if trace.summary:
+        lines += ["", "Final answer", _indented(trace.summary)]
     return "\n".join(lines)
 
 
@@ -61,7 +65,12 @@ def tokens_of(trace: AgentExecutionTrace) -> str:
 
 
 def _head(full: FullTrace) -> Iterator[str]:
-    trace = full.trace
+    yield from _head_of(full.trace)
+    for child in full.delegated:
+        yield f"delegated at step {child.parent_step} to {child.agent_name}: {child.status}, trace {child.id}"
+
+
+def _head_of(trace: AgentExecutionTrace) -> Iterator[str]:
     took = f", {(trace.completed_at - trace.started_at).total_seconds():.2f} s" if trace.completed_at else ""
     yield f"trace {trace.id} · {trace.agent_name} · {trace.status} · {local(trace.started_at)}{took}"
     counts = f"{plural(trace.planning_count, 'plan')}, {plural(trace.step_count, 'action')}"
@@ -73,72 +82,10 @@ def _head(full: FullTrace) -> Iterator[str]:
         yield f"lowest coherence {trace.coherence_min:.2f}"
     if trace.parent_trace_id:
         yield f"delegated from {trace.parent_trace_id}, step {trace.parent_step}"
-    for child in full.delegated:
-        yield f"delegated at step {child.parent_step} to {child.agent_name}: {child.status}, trace {child.id}"
 
 
-def _label(step: AgentExecutionStep) -> str:
+def _label(step: AgentExecutionStep | Scene) -> str:
     return {"planning": "plan", "action": f"{step.step_number:>4}", "final": "last"}[step.step_type]
-
-
-def _summary(step: AgentExecutionStep) -> str:
-    parts = []
-    if step.step_type == "planning":
-        parts.append(f"before action {step.step_number}")
-        if step.coherence is not None:
-            parts.append(f"coherence {step.coherence:.2f}")
-    else:
-        names = [_call(c.name, c.completed_at, c.error) for c in step.tool_calls]
-        parts.append(", ".join(names) or "no tool call")
-    if step.input_tokens:
-        cached = f" ({step.cached_tokens:,} cached)" if step.cached_tokens else ""
-        parts.append(f"{step.input_tokens:,}{cached} + {step.output_tokens:,} tokens")
-    if step.observation:
-        parts.append(f"{len(step.observation):,} characters")
-    if step.pruned:
-        parts.append(f"a stub from action {step.pruned.before_step} on (−{step.pruned.chars_saved:,})")
-    if step.error:
-        parts.append("failed")
-    if step.completed_at is None:
-        parts.append("not finished")
-    return " · ".join(parts)
-
-
-def _call(name: str, completed_at: datetime | None, error: str | None) -> str:
-    return name + (" (failed)" if error else " (unfinished)" if completed_at is None else "")
-
-
-def _story(step: AgentExecutionStep) -> Iterator[str]:
-    if step.plan:
-        yield _indented(step.plan)
-    if step.thought and step.step_type != "planning":
-        yield "  thought"
-        yield _indented(step.thought, 4)
-    for call in step.tool_calls:
-        yield f"  call {call.name}({_arguments(call.arguments)})"
-        if call.error:
-            yield _indented(call.error, 4)
-    if step.observation:
-        yield "  observation"
-        yield _indented(step.observation, 4)
-    if step.pruned:
-        yield f"  shown from action {step.pruned.before_step} on as"
-        yield _indented(step.pruned.stub, 4)
-    if step.error:
-        yield "  error"
-        yield _indented(step.error, 4)
-    for model_call in step.model_calls:
-        if model_call.error:
-            yield f"  model call failed: {model_call.error}"
-    for failure in step.callback_failures:
-        yield f"  callback {failure.callback} failed"
-        yield _indented(failure.traceback, 4)
-
-
-def _arguments(arguments: Any) -> str:
-    if isinstance(arguments, dict):
-        return ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in arguments.items())
-    return json.dumps(arguments, ensure_ascii=False)
 
 
 def local(at: datetime) -> str:

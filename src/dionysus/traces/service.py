@@ -1,9 +1,10 @@
 """The verbs on execution traces: create, add steps, complete, link basins, read, list, count tokens."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from dionysus.errors import BadInput, NotFound
 from dionysus.stores.contract import (
@@ -14,9 +15,12 @@ from dionysus.stores.contract import (
     Status,
     TokenUsage,
 )
+from dionysus.stores.database import from_us, to_us
 from dionysus.stores.records import Records
-from dionysus.traces.projection import lowest, stories_of
+from dionysus.traces.projection import Story, lowest, stories_of
 
+CURSOR = r"(older|newer)_([0-9]{1,16})_([\s\S]+)"
+"""What a cursor looks like: which way to go from which place, (started_at in microseconds since 1970, id)."""
 _OF_A_RUN = 100_000
 _GIVEN = {"id", "trace_id", "order"}
 _STEP_FIELDS = {f.name for f in fields(AgentExecutionStep)} - _GIVEN
@@ -33,6 +37,30 @@ class FullTrace:
     """What the run kept."""
     delegated: tuple[AgentExecutionTrace, ...] = ()
     """The traces of the agents that it called, in order."""
+    next_after: int | None = None
+    """More steps come behind this order; None: these are all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TracePage:
+    """Some traces, newest first, and where there are more."""
+
+    traces: tuple[AgentExecutionTrace, ...]
+    next_cursor: str | None = None
+    """For the page behind this one: older traces; None: there are none."""
+    previous_cursor: str | None = None
+    """For the page before this one: newer traces; None: there were none."""
+
+
+class Filters(TypedDict, total=False):
+    """Which traces; see `ExecutionTraceService.list_traces`."""
+
+    agent_name: str | None
+    status: Status | None
+    success: bool | None
+    run_id: str | None
+    since: datetime | None
+    until: datetime | None
 
 
 class ExecutionTraceService:
@@ -153,34 +181,39 @@ class ExecutionTraceService:
         self._require(trace_id)
         self._records.save_basin_link(trace_id, basin_id, strength, at_step)
 
-    def get_trace(self, trace_id: str) -> FullTrace:
+    def get_trace(self, trace_id: str, *, exact: bool = False, after: int = 0, limit: int | None = None) -> FullTrace:
         """The trace with its steps and basins.
 
         Args:
             trace_id: The id, or a beginning that only one trace has.
+            exact: The id is whole, not a beginning.
+            after: Only steps behind this order.
+            limit: At most so many steps; `next_after` says where to go on.
 
         Raises:
-            NotFound: No such trace, or several begin so.
+            NotFound: No such trace.
+            BadInput: Several begin so.
         """
-        trace = self._records.trace(trace_id)
-        if trace is None:
-            matches = self._records.trace_ids(trace_id) if trace_id else []
-            if len(matches) > 1:
-                raise BadInput(f"{len(matches)} traces begin with {trace_id!r}: {', '.join(matches[:5])}; write more")
-            trace = self._require(matches[0] if matches else trace_id)
+        trace = self._require(trace_id) if exact else self._found(trace_id)
         of_run = self._records.traces(run_id=trace.run_id, limit=_OF_A_RUN)
-        children = [self._as_it_is(t) for t in of_run if t.parent_trace_id == trace.id]
-        steps = self._records.steps(trace.id)
-        if trace.status == "running":
-            story = stories_of(self._records, trace.run_id).get(trace.id)
-            if story is not None:  # None: opened by hand
-                trace, steps = story.as_trace(), [story.as_step(key) for key in story.steps]
+        running = {t.run_id for t in of_run if t.status == "running"}
+        stories = stories_of(self._records, trace.run_id) if running else {}
+        children = [_as_it_is(t, stories) for t in of_run if t.parent_trace_id == trace.id]
+        one_more = -1 if limit is None else limit + 1
+        story = stories.get(trace.id) if trace.status == "running" else None
+        if story is not None:  # None: finished, or opened by hand
+            trace = story.as_trace()
+            steps = [story.as_step(key) for key in story.steps][after : None if limit is None else after + one_more]
+        else:
+            steps = self._records.steps(trace.id, after=after, limit=one_more)
+        shown = steps[:limit]
         return FullTrace(
             trace=trace,
-            steps=tuple(steps),
+            steps=tuple(shown),
             basins=tuple(self._records.basin_links(trace.id)),
             memories=tuple(self._records.created_memories(trace.run_id)),
             delegated=tuple(sorted(children, key=lambda t: (t.started_at, t.id))),
+            next_after=shown[-1].order if len(steps) > len(shown) else None,
         )
 
     def list_traces(
@@ -188,29 +221,129 @@ class ExecutionTraceService:
         *,
         agent_name: str | None = None,
         status: Status | None = None,
+        success: bool | None = None,
         run_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
         before: tuple[datetime, str] | None = None,
+        after: tuple[datetime, str] | None = None,
         limit: int = 20,
     ) -> list[AgentExecutionTrace]:
         """Traces, newest first.
 
         Args:
+            since, until: When they began: at the first or later, before the second.
             before: (started_at, id) of the last trace of the page before.
+            after: The same of the first trace of the page behind: the nearest ones that are newer.
         """
-        found = self._records.traces(agent_name=agent_name, status=status, run_id=run_id, before=before, limit=limit)
-        return [self._as_it_is(trace) for trace in found]
+        found = self._records.traces(
+            agent_name=agent_name,
+            status=status,
+            success=success,
+            run_id=run_id,
+            since=since,
+            until=until,
+            before=before,
+            after=after,
+            limit=limit,
+        )
+        running = {trace.run_id for trace in found if trace.status == "running"}
+        stories = {name: story for run in running for name, story in stories_of(self._records, run).items()}
+        return [_as_it_is(trace, stories) for trace in found]
 
-    def token_usage(self) -> list[TokenUsage]:
-        """Sums per agent."""
-        return self._records.token_usage()
+    def page(self, *, cursor: str | None = None, limit: int = 20, **filters: Unpack[Filters]) -> TracePage:
+        """A page of `list_traces`: traces that are written meanwhile move none of those that were there.
 
-    def _as_it_is(self, trace: AgentExecutionTrace) -> AgentExecutionTrace:
-        """The counts of a running trace, which its row does not have yet."""
-        story = stories_of(self._records, trace.run_id).get(trace.id) if trace.status == "running" else None
-        return trace if story is None else story.as_trace()
+        Args:
+            cursor: From another page; None: the newest traces.
+            filters: See `list_traces`.
+
+        Raises:
+            BadInput: The cursor is none.
+        """
+        way, place = _place_of(cursor)
+        before, after = (None, place) if way == "newer" else (place, None)
+        found = self.list_traces(**filters, before=before, after=after, limit=limit + 1)
+        more = len(found) > limit
+        shown = found[-limit:] if after else found[:limit]
+        newer, older = (more, bool(shown)) if after else (before is not None and bool(shown), more)
+        return TracePage(
+            traces=tuple(shown),
+            next_cursor=_cursor("older", shown[-1]) if older else None,
+            previous_cursor=_cursor("newer", shown[0]) if newer else None,
+        )
+
+    def token_usage(
+        self, *, agent_name: str | None = None, since: datetime | None = None, until: datetime | None = None
+    ) -> list[TokenUsage]:
+        """Sums per agent, by name; running traces as far as they are.
+
+        Args:
+            since, until: Of traces that began at the first or later, before the second.
+        """
+        sums = {u.agent_name: u for u in self._records.token_usage(agent_name=agent_name, since=since, until=until)}
+        running = self.list_traces(agent_name=agent_name, status="running", since=since, until=until, limit=_OF_A_RUN)
+        for trace in running:
+            sums[trace.agent_name] = total_usage(
+                [sums.get(trace.agent_name, TokenUsage(agent_name=None)), _usage(trace)], of=trace.agent_name
+            )
+        return [sums[name] for name in sorted(sums, key=str)]
+
+    def _found(self, trace_id: str) -> AgentExecutionTrace:
+        trace = self._records.trace(trace_id)
+        if trace is not None:
+            return trace
+        matches = self._records.trace_ids(trace_id) if trace_id else []
+        if len(matches) > 1:
+            raise BadInput(f"{len(matches)} traces begin with {trace_id!r}: {', '.join(matches[:5])}; write more")
+        return self._require(matches[0] if matches else trace_id)
 
     def _require(self, trace_id: str) -> AgentExecutionTrace:
         trace = self._records.trace(trace_id)
         if trace is None:
             raise NotFound("trace", trace_id, see="`dionysus traces list`")
         return trace
+
+
+def total_usage(sums: Iterable[TokenUsage], *, of: str | None = None) -> TokenUsage:
+    """Several sums as one, under the name `of`; None: of all agents."""
+    parts = list(sums)
+    added = {
+        name: sum(getattr(part, name) for part in parts)
+        for name in (f.name for f in fields(TokenUsage))
+        if name not in ("agent_name", "cost_usd")
+    }
+    costs = [part.cost_usd for part in parts]
+    known = [cost for cost in costs if cost is not None]
+    return TokenUsage(agent_name=of, cost_usd=sum(known, 0.0) if len(known) == len(costs) else None, **added)
+
+
+def _usage(trace: AgentExecutionTrace) -> TokenUsage:
+    counts = ("model_calls", "input_tokens", "cached_tokens", "output_tokens", "cost_usd", "tokens_saved")
+    return TokenUsage(
+        agent_name=trace.agent_name,
+        traces=1,
+        unpriced=int(trace.cost_usd is None),
+        estimated=int(trace.usage_estimated),
+        **{name: getattr(trace, name) for name in counts},
+    )
+
+
+def _as_it_is(trace: AgentExecutionTrace, stories: Mapping[str, Story]) -> AgentExecutionTrace:
+    """The counts of a running trace, which its row does not have yet."""
+    story = stories.get(trace.id) if trace.status == "running" else None
+    return trace if story is None else story.as_trace()
+
+
+def _cursor(way: str, trace: AgentExecutionTrace) -> str:
+    return f"{way}_{to_us(trace.started_at)}_{trace.id}"
+
+
+def _place_of(cursor: str | None) -> tuple[str, tuple[datetime, str] | None]:
+    """Which way to go, and from which place."""
+    if cursor is None:
+        return "older", None
+    match = re.fullmatch(CURSOR, cursor)
+    if match is None:
+        raise BadInput(f"cursor {cursor!r} is none; take next_cursor or previous_cursor of a page")
+    return match[1], (from_us(int(match[2])), match[3])

@@ -1,0 +1,60 @@
+"""Commands that serve: the REST endpoints."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dionysus.cli.given import Store, opened
+
+if TYPE_CHECKING:
+    from dionysus.runtime import Runtime
+    from dionysus.serving import Access
+
+Host = Annotated[str | None, typer.Option("--host", help="Where to listen; default: 127.0.0.1, this machine only.")]
+Port = Annotated[
+    int | None, typer.Option("--port", min=0, max=65535, help="At which port; 0: any free one; default: 8765.")
+]
+AllowHost = Annotated[
+    list[str] | None, typer.Option("--allow-host", metavar="NAME", help="A further name of this server; repeatable.")
+]
+NoToken = Annotated[bool, typer.Option("--no-token", help="Ask for no token; on the loopback interface only.")]
+
+
+def serve(
+    store: Store = None,
+    host: Host = None,
+    port: Port = None,
+    allow_host: AllowHost = None,
+    no_token: NoToken = False,
+) -> None:
+    """Serve the REST endpoints: traces, their replay, token usage."""
+    from dionysus.serving import listening_at, needs, url_of
+    from dionysus.serving import serve as serve_app
+
+    needs("dionysus serve", "api", "fastapi", "uvicorn")
+    from dionysus.api import create_app
+
+    with opened(store, host=host, port=port) as runtime:
+        access = _access(runtime, allow_host, no_token, open_paths=["/health"])
+        with listening_at(runtime.settings.host, runtime.settings.port) as at:
+            url = url_of(at) + ("/api/agents/traces" if runtime.settings.agents_api else "/health")
+            print(f"serving {url}; Ctrl-C ends it")
+            header = "" if access.token_in_shell is None else f' -H "Authorization: Bearer {access.token_in_shell}"'
+            print(f"try: curl{header} {url}", flush=True)
+            serve_app(create_app(runtime, access), at)
+
+
+def _access(
+    runtime: "Runtime", allow_host: list[str] | None, no_token: bool, open_paths: list[str] | None = None
+) -> "Access":
+    from dionysus.serving import access_for
+
+    on = runtime.settings
+    return access_for(
+        on.host,
+        store=runtime.store_path,
+        token=on.token.get_secret_value() if on.token else None,
+        with_token=not no_token,
+        names=[*(allow_host or ()), *on.allowed_hosts.split(",")],
+        open_paths=open_paths or (),
+    )
