@@ -15,7 +15,6 @@ from dionysus.agents.tools import Senses
 from dionysus.attached import Attached, RecordedRun
 from dionysus.callbacks.pruning import Rule
 from dionysus.journal import Frame, InFlight, Limits, recorded_model
-from dionysus.memory.basins import Basins
 from dionysus.recorder import Recorder
 from dionysus.stores import Store
 from dionysus.stores.contract import RunRecord
@@ -29,7 +28,6 @@ class Means:
     store: Store
     recorder: Recorder
     watch: Watch
-    basins: Basins
     planning: bool
     pruning: Rule
     limits: Limits
@@ -48,7 +46,7 @@ class Cycle(ABC):
 
     def __init__(self, means: Means) -> None:
         self._store, self._recorder, self._watch = means.store, means.recorder, means.watch
-        self._basins, self._clock, self._new_suffix = means.basins, means.clock, means.new_suffix
+        self._clock, self._new_suffix = means.clock, means.new_suffix
         self._means = means
 
     @abstractmethod
@@ -74,7 +72,7 @@ class Cycle(ABC):
         senses = self._watch.senses(self._look(record.request), f"fork-{self._new_suffix()}")
         request = {**record.request, "verb": "fork", "of": self.verb}
         with ExitStack() as stack:
-            stack.callback(self._basins.close, senses.basin_id)
+            stack.callback(self._watch.close, senses)
             return do(self._attached(self._agent(senses, model), request, senses))
 
     # -- for those below -------------------------------------------------------------------------------

@@ -191,7 +191,7 @@ class Heart(Cycle):
             status="done" if done else "interrupted" if report.status in _CAN_GO_ON else "failed",
         )
         with self._store.transaction():
-            self._basins.close(senses.basin_id)
+            self._watch.close(senses)
             if done:
                 self._remember_notes(beat, senses)
                 senses.models.settle()

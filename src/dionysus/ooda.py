@@ -104,7 +104,7 @@ class Mind(Cycle):
                 ooda_task(request["question"]), run_id=run_id, limits=limits, accept_changes=accept_changes
             )
         finally:
-            self._basins.close(senses.basin_id)
+            self._watch.close(senses)
         return self._answer(frame, ending, senses)
 
     def _agent(self, senses: Senses, model: Any) -> ConsciousnessManager:

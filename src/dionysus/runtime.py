@@ -115,7 +115,6 @@ class Runtime:
             store=self._store,
             recorder=self._recorder,
             watch=self._watch,
-            basins=self.basins,
             planning=on.planning,
             pruning=on.pruning_rule,
             limits=Limits(model_timeout_s=on.model_timeout_s if self._waits else None),
@@ -219,7 +218,7 @@ class Runtime:
         try:
             yield senses
         finally:
-            self.basins.close(senses.basin_id)
+            self._watch.close(senses)
 
     def attach(
         self,

@@ -83,7 +83,7 @@ class Watch:
         )
 
     def senses(self, look: Look, episode: str, frame: Frame | None = None) -> Senses:
-        """What the tools of an episode work with; opens a basin for its memories."""
+        """What the tools of an episode work with; its first memory opens a basin. `close` them at the end."""
         return Senses(
             view=look.view,
             place=look.place,
@@ -97,9 +97,13 @@ class Watch:
             memory=self._memory,
             goals=self._goals,
             models=MentalModels(self._store.mind, look.place),
-            basin_id=self._basins.opened(look.place, episode, at=look.began),
+            open_basin=lambda: self._basins.opened(look.place, episode, at=look.began),
             frame=frame,
         )
+
+    def close(self, senses: Senses) -> None:
+        """The episode is over, and so is its basin, whichever process opened it."""
+        self._basins.close(senses.place, senses.episode)
 
     def _failed_since(self, seen: Beat | None) -> list[AgentExecutionTrace]:
         """Traces that failed since the last beat that was carried through."""

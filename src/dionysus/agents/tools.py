@@ -4,9 +4,10 @@ They share one `Senses`: what this beat sees, and the services behind it. A tool
 `idempotent = True`; it may be called again after a crash.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, ClassVar, Literal, cast
 
 from smolagents import ChatMessage, Model, Tool
@@ -47,8 +48,8 @@ class Senses:
     memory: SemanticMemory
     goals: Goals
     models: MentalModels
-    basin_id: int
-    """Where its memories lie."""
+    open_basin: Callable[[], int]
+    """Makes the basin of the episode."""
     frame: Frame | None = None
     """The run that memories are linked to."""
     thinker: Model | None = None
@@ -57,6 +58,11 @@ class Senses:
     """What `mosaeic_capture` kept."""
     recalled: dict[int, Memory] = field(default_factory=dict)
     """What `semantic_recall` and `query_wisdom_graph` brought back, by id."""
+
+    @cached_property
+    def basin_id(self) -> int:
+        """Where its memories lie; made with the first of them."""
+        return self.open_basin()
 
     def wording(self) -> dict[str, str]:
         """The texts that goals are held against: changes, commits, notes."""

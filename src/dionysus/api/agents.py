@@ -5,14 +5,15 @@ from typing import Annotated, Any
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from pydantic_core import PydanticSerializationError, to_json
 
 from dionysus.api.examples import EXAMPLES
-from dionysus.api.schemas import StepQuery, TokenReport, TraceDetail, TraceList, TraceQuery, TraceReplay, UsageQuery
-from dionysus.api.wire import json_of
+from dionysus.api.schemas import StepQuery, TraceQuery, UsageQuery
 from dionysus.errors import BadInput
 from dionysus.runtime import Runtime
 from dionysus.traces import retold, total_usage
 from dionysus.traces.render import replay
+from dionysus.wire import TokenReport, TraceDetail, TraceList, TraceReplay, as_unicode
 
 TraceId = Annotated[
     str,
@@ -81,6 +82,15 @@ def router_over(runtime: Runtime) -> APIRouter:
         return json_of({"agents": sums, "total": total, "since": query.since, "until": query.until})
 
     return router
+
+
+def json_of(value: Any) -> Response:
+    """Records, and what is made of them, as a response: instants in ISO 8601, what is no number as null."""
+    try:
+        body = to_json(value, inf_nan_mode="null")
+    except PydanticSerializationError:  # lone surrogates: models and file names hold some
+        body = to_json(as_unicode(value), inf_nan_mode="null")
+    return Response(body, media_type="application/json")
 
 
 def _wants_text(request: Request) -> bool:

@@ -13,7 +13,6 @@ from starlette.exceptions import HTTPException
 from dionysus import __version__
 from dionysus.api import agents
 from dionysus.api.schemas import Health, Problem
-from dionysus.api.wire import json_of
 from dionysus.errors import (
     BadInput,
     CallbackFailed,
@@ -98,7 +97,7 @@ def routes_over(runtime: Runtime) -> FastAPI:
     def health() -> Response:
         """Reads from the store; answers without a token."""
         runtime.traces.list_traces(limit=1)
-        return json_of({"status": "ok"})
+        return agents.json_of({"status": "ok"})
 
     app.include_router(own)
     if runtime.settings.agents_api:

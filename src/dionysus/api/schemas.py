@@ -1,23 +1,11 @@
-"""What goes over the wire: parameters as they are checked, answers as they are described.
-
-The answers are the store's records; a test holds each description against them.
-"""
+"""Parameters as they are checked, and the answers that only HTTP has; the others are in `dionysus.wire`."""
 
 import re
-from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from dionysus.stores.contract import (
-    AgentExecutionStep,
-    AgentExecutionTrace,
-    BasinLink,
-    CreatedMemory,
-    Status,
-    TokenUsage,
-)
-from dionysus.traces import Scene
+from dionysus.stores.contract import Status
 from dionysus.traces.service import CURSOR
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
@@ -91,54 +79,7 @@ class StepQuery(_Parameters):
     """At most so many steps."""
 
 
-class _Answer(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_serialization_defaults_required=True)
-
-
-class TraceList(_Answer):
-    """A page of traces, newest first."""
-
-    traces: tuple[AgentExecutionTrace, ...]
-    next_cursor: str | None
-    """For older traces; null: there are none."""
-    previous_cursor: str | None
-    """For newer traces; null: there were none."""
-
-
-class TraceDetail(_Answer):
-    """A trace with what belongs to it."""
-
-    trace: AgentExecutionTrace
-    steps: tuple[AgentExecutionStep, ...]
-    basins: tuple[BasinLink, ...]
-    memories: tuple[CreatedMemory, ...]
-    """What the run kept."""
-    delegated: tuple[AgentExecutionTrace, ...]
-    """The traces of the agents that it called."""
-    next_after: int | None
-    """More steps come behind this order; null: these are all."""
-
-
-class TraceReplay(_Answer):
-    """The story of a trace; its task and its answer are the trace's `task` and `summary`."""
-
-    trace: AgentExecutionTrace
-    scenes: tuple[Scene, ...]
-    next_after: int | None
-    """More scenes come behind this order; null: these are all."""
-
-
-class TokenReport(_Answer):
-    """Tokens and money, as the providers reported them; what was counted by us is marked."""
-
-    agents: tuple[TokenUsage, ...]
-    """By name of the agent."""
-    total: TokenUsage
-    since: datetime | None
-    until: datetime | None
-
-
-class Health(_Answer):
+class Health(BaseModel):
     """The server works, and can read its store."""
 
     status: Annotated[str, Field(pattern="^ok$")]

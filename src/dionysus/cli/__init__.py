@@ -22,7 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for _command in (mind.beat, mind.ask, mind.tell, mind.remember, mind.recall, servers.serve):
+for _command in (mind.beat, mind.ask, mind.tell, mind.remember, mind.recall, servers.serve, servers.mcp):
     app.command()(_command)
 for _name, _group in (("goals", mind.goals_app), ("traces", record.traces_app), ("runs", record.runs_app)):
     app.add_typer(_group, name=_name)

@@ -1,10 +1,11 @@
-"""Commands that serve: the REST endpoints."""
+"""Commands that serve: REST for programs, MCP for agents."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dionysus.cli.given import Store, opened
+from dionysus.cli.given import ApiBase, ApiKey, BudgetText, Git, Model, Store, opened
 
 if TYPE_CHECKING:
     from dionysus.runtime import Runtime
@@ -42,6 +43,46 @@ def serve(
             header = "" if access.token_in_shell is None else f' -H "Authorization: Bearer {access.token_in_shell}"'
             print(f"try: curl{header} {url}", flush=True)
             serve_app(create_app(runtime, access), at)
+
+
+def mcp(
+    watch: Annotated[Path, typer.Option("--watch", help="The folder that clients may look at.")] = Path("."),
+    http: Annotated[bool, typer.Option("--http", help="Serve streamable HTTP at /mcp, not standard input.")] = False,
+    store: Store = None,
+    model: Model = None,
+    api_base: ApiBase = None,
+    api_key: ApiKey = None,
+    git: Git = True,
+    budget: BudgetText = None,
+    host: Host = None,
+    port: Port = None,
+    allow_host: AllowHost = None,
+    no_token: NoToken = False,
+) -> None:
+    """Serve `dionysus_mcp`: memory, basins, coherence, traces and heartbeats as tools of other agents."""
+    from dionysus.serving import listening_at, needs, url_of
+    from dionysus.serving import serve as serve_app
+
+    needs("dionysus mcp", "mcp", "mcp", "uvicorn")
+    import anyio
+
+    from dionysus.mcp_server import http_app, server_over
+
+    flags = {"model": model, "api_base": api_base, "api_key": api_key, "budget": budget, "host": host, "port": port}
+    with opened(store, **flags) as runtime:
+        access = _access(runtime, allow_host, no_token) if http else None
+        server, beats = server_over(runtime, watch, git=git, access=access)
+        try:
+            if access is None:
+                anyio.run(server.run_stdio_async)
+                return
+            with listening_at(runtime.settings.host, runtime.settings.port) as at:
+                print(f"serving {url_of(at)}/mcp; Ctrl-C ends it")
+                if access.token_in_shell is not None:
+                    print(f"clients send: Authorization: Bearer {access.token_in_shell}", flush=True)
+                serve_app(http_app(server, access), at)
+        finally:
+            beats.settle(timeout_s=60.0)
 
 
 def _access(

@@ -68,9 +68,11 @@ class Basins:
                 return basin.id
         return self._mind.add_basin(name=name, place=place, opened_at=at or self._clock())
 
-    def close(self, basin_id: int) -> None:
-        """The episode is over."""
-        self._mind.update_basin(basin_id, closed_at=self._clock())
+    def close(self, place: str, name: str) -> None:
+        """The episode of that name is over; without a memory it has no basin."""
+        for basin in self._mind.basins(place=place, open_only=True):
+            if basin.name == name:
+                self._mind.update_basin(basin.id, closed_at=self._clock())
 
     def landscape(self, place: str | None = None) -> list[tuple[Basin, float]]:
         """Basins with their activation as of now, most active first."""

@@ -213,7 +213,7 @@ class ExecutionTraceService:
             basins=tuple(self._records.basin_links(trace.id)),
             memories=tuple(self._records.created_memories(trace.run_id)),
             delegated=tuple(sorted(children, key=lambda t: (t.started_at, t.id))),
-            next_after=shown[-1].order if len(steps) > len(shown) else None,
+            next_after=(shown[-1].order if shown else after) if len(steps) > len(shown) else None,
         )
 
     def list_traces(
