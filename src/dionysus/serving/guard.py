@@ -7,6 +7,7 @@ the length of the URL, the token, the body. Every answer carries the security he
 import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +44,8 @@ class Access:
     body_bytes: int = 1_048_576
     body_s: float = 30.0
     """Seconds until the whole body must be there."""
+    refused_s: float = 2.0
+    """Seconds in which a refused client may finish sending."""
     send_s: float = 30.0
     """Seconds in which a reader must take a piece of the answer."""
 
@@ -71,6 +74,8 @@ class Guard:
         refusal = self._refusal(scope)
         if refusal is not None:
             status, detail, headers = refusal
+            if status == 413:
+                await self._read_away(receive)
             await answer(sending, problem(status, detail), headers)
             return
         try:
@@ -78,6 +83,8 @@ class Guard:
         except _Refused as refused:
             if sending.started:
                 raise
+            if refused.status == 413:
+                await self._read_away(receive)
             await answer(sending, problem(refused.status, refused.detail), {"connection": "close"})
 
     def _refusal(self, scope: dict[str, Any]) -> tuple[int, str, dict[str, str]] | None:
@@ -111,6 +118,13 @@ class Guard:
         scheme, _, given = (authorization or "").partition(" ")
         is_it = hmac.compare_digest(given.strip().encode("latin-1"), self._access.token.encode())
         return scheme.lower() == "bearer" and is_it
+
+    async def _read_away(self, receive: Receive) -> None:
+        """What is still sent: who is cut off while sending does not read why."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._access.refused_s):
+                while (await receive()).get("more_body", False):
+                    pass
 
     def _measured(self, receive: Receive) -> Receive:
         """The body, as long as it is small enough and comes fast enough."""

@@ -24,6 +24,8 @@ HEAD_S = 10.0
 """Seconds from the first byte of a request, or from the connection, to the end of its headers."""
 READ_S = 30.0
 """Seconds in which the reader of a closing connection must take some of what is left."""
+REFUSED_S = 2.0
+"""Seconds in which a refused client may finish sending, so that it reads why."""
 _HEAD_BYTES = 32_768
 _CONNECTIONS = 500
 
@@ -32,6 +34,7 @@ class Punctual(H11Protocol):
     """One connection."""
 
     _deadline: asyncio.TimerHandle | None = None
+    _is_refused = False
 
     def connection_made(self, transport: Any) -> None:
         """The client is there, and has yet to ask."""
@@ -40,6 +43,8 @@ class Punctual(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """More of the request."""
+        if self._is_refused:
+            return  # a connection that is closed with something unread takes the answer back
         super().data_received(data)
         self._await_head()
 
@@ -60,7 +65,7 @@ class Punctual(H11Protocol):
         self._refuse(status, "the headers are too large" if status == 431 else f"this is no HTTP request: {error}")
 
     def _await_head(self) -> None:
-        asking = self.conn.their_state is h11.IDLE and not self.transport.is_closing()
+        asking = self.conn.their_state is h11.IDLE and not (self._is_refused or self.transport.is_closing())
         if not asking:
             self._stop_waiting()
         elif self._deadline is None:
@@ -93,8 +98,9 @@ class Punctual(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
-        self._linger()
+        self._is_refused = True
+        self.transport.write_eof()
+        self.loop.call_later(REFUSED_S, self.transport.abort)
 
     def _linger(self, before: int | None = None) -> None:
         """Lets a client read the rest of its answer, as long as it does read."""
