@@ -34,6 +34,7 @@ from dionysus.stores.contract import Goal, Memory, Status
 from dionysus.traces import FullTrace, retold
 from dionysus.traces.render import replay
 from dionysus.wire import as_unicode
+from dionysus.world import World
 
 log = logging.getLogger("dionysus")
 Given = ParamSpec("Given")
@@ -200,7 +201,11 @@ def server_over(
     Args:
         git: False: watch it as a plain folder.
         access: Who may ask over HTTP.
+
+    Raises:
+        WatchError: The folder cannot be observed.
     """
+    watch = World(watch, git=git).root
     beats = Heartbeats(runtime, watch, git=git)
     server: FastMCP[None] = FastMCP(
         "dionysus_mcp",
@@ -243,7 +248,7 @@ def beats_tool(beats: Heartbeats) -> Callable[..., Awaitable[BeatReport]]:
 
 def _tools(runtime: Runtime, watch: Path, *, git: bool) -> list[Tool]:
     """The tools that answer at once."""
-    place = str(watch.resolve())
+    place = str(watch)
 
     def assess_coherence(
         run_id: Annotated[str | None, Field(description="The id of a run or trace; left out: the newest run.")] = None,
