@@ -2,19 +2,21 @@
 up, replayed and forked."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
-from smolagents import Model, MultiStepAgent
+from smolagents import Model, MultiStepAgent, Tool
 
 from dionysus.agents.tools import Senses
 from dionysus.attached import Attached, RecordedRun
 from dionysus.callbacks.pruning import Rule
+from dionysus.errors import BadInput
 from dionysus.journal import Frame, InFlight, Limits, recorded_model
+from dionysus.mcp_tools import McpServers, stand_ins
 from dionysus.recorder import Recorder
 from dionysus.stores import Store
 from dionysus.stores.contract import RunRecord
@@ -32,6 +34,7 @@ class Means:
     pruning: Rule
     limits: Limits
     in_flight: InFlight
+    servers: McpServers
     clock: Callable[[], datetime]
     new_suffix: Callable[[], str]
 
@@ -50,13 +53,13 @@ class Cycle(ABC):
         self._means = means
 
     @abstractmethod
-    def _agent(self, senses: Senses, model: Any) -> MultiStepAgent:
-        """The agent, with tools over these senses."""
+    def _agent(self, senses: Senses, model: Any, others: Sequence[Tool] = ()) -> MultiStepAgent:
+        """The agent, with tools over these senses, and those of other servers."""
 
     def replay(self, record: RunRecord) -> RecordedRun:
         """See `Runtime.replay`."""
         senses: Any = None  # the tools are never called
-        agent = self._agent(senses, Model(model_id="none: replay"))
+        agent = self._agent(senses, Model(model_id="none: replay"), stand_ins(record.request.get("tools", ())))
         return self._attached(agent, record.request).replay(record.run_id)
 
     def fork(self, record: RunRecord, model: Any, **options: Any) -> RecordedRun:
@@ -73,7 +76,7 @@ class Cycle(ABC):
         request = {**record.request, "verb": "fork", "of": self.verb}
         with ExitStack() as stack:
             stack.callback(self._watch.close, senses)
-            return do(self._attached(self._agent(senses, model), request, senses))
+            return do(self._attached(self._agent(senses, model, self._others(request)), request, senses))
 
     # -- for those below -------------------------------------------------------------------------------
 
@@ -82,7 +85,20 @@ class Cycle(ABC):
 
     def _request(self, look: Look, model: Any, *, git: bool, **more: Any) -> dict[str, Any]:
         """What a run is kept with."""
-        return {"verb": self.verb, "watch": look.place, "git": git, "model": getattr(model, "spec", None), **more}
+        offered = {"tools": self._means.servers.definitions()} if self._means.servers else {}
+        spec = getattr(model, "spec", None)
+        return {"verb": self.verb, "watch": look.place, "git": git, "model": spec, **offered, **more}
+
+    def _others(self, request: Mapping[str, Any]) -> Sequence[Tool]:
+        """The tools of other servers that a run works with; those that are connected now."""
+        wanted = {tool["name"]: tool["server"] for tool in request.get("tools", ())}
+        if not wanted:
+            return ()
+        offered = {tool.name: tool for tool in self._means.servers.tools()} if self._means.servers else {}
+        gone = sorted({server for name, server in wanted.items() if name not in offered})
+        if gone:
+            raise BadInput(f"the run works with tools of {', '.join(gone)}: connect them again with --mcp-server")
+        return [offered[name] for name in wanted]
 
     def _attached(
         self,

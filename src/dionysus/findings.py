@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 _LINE = re.compile(r"^- \[([a-z]+)\] (.+)$", re.M)
 _IDENTIFIER = re.compile(r"`([^`]+)`")
-_FORGERY = str.maketrans({"`": "'", "⟨": "‹", "⟩": "›"})
+_MARKS = str.maketrans({"⟨": "‹", "⟩": "›"})
+_FORGERY = {**_MARKS, ord("`"): "'"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
 
 
@@ -42,6 +43,11 @@ def quoted(text: str, limit: int | None = None) -> str:
     flat = _CONTROL.sub(" ", text.translate(_FORGERY)).strip()
     flat = flat.encode("utf-8", "replace").decode("utf-8")
     return flat if limit is None or len(flat) <= limit else flat[: limit - 1].rstrip() + "…"
+
+
+def outside(text: str) -> str:
+    """Outside text with its lines: none of them can be taken for a finding, or for a step mark."""
+    return re.sub(r"(?m)^([^\S\n]*)- \[", r"\1– [", text).translate(_MARKS)
 
 
 def code(name: str) -> str:

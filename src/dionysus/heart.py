@@ -1,17 +1,20 @@
 """The heartbeat's cycle: look without a model, wake an agent if something happened, keep what it learned."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from smolagents import Tool
+
 from dionysus.agents.heartbeat import PLANNING_INTERVAL, HeartbeatAgent
 from dionysus.agents.tools import Senses, heartbeat_tools
 from dionysus.cycles import Cycle, Means
 from dionysus.errors import BadInput, RunInterrupted
 from dionysus.journal import Frame, Limits
+from dionysus.mcp_tools import without_clashes
 from dionysus.memory.goals import Goals
 from dionysus.memory.semantic import SemanticMemory
 from dionysus.recorder import Ending
@@ -81,7 +84,8 @@ class Heart(Cycle):
         look = self._watch.look(watch, git=git)
         if not look.reasons:
             return self._idle(look)
-        return self._work(look, self._open(look), model, self._request(look, model, git=git), on_wake=on_wake)
+        request = self._request(look, model, git=git)
+        return self._work(look, self._open(look), model, request, on_wake=on_wake)
 
     def resume(
         self,
@@ -148,9 +152,9 @@ class Heart(Cycle):
             self._store.mind.update_beat(beat)
         return beat
 
-    def _agent(self, senses: Senses, model: Any) -> HeartbeatAgent:
+    def _agent(self, senses: Senses, model: Any, others: Sequence[Tool] = ()) -> HeartbeatAgent:
         planning = PLANNING_INTERVAL if self._means.planning else None
-        return HeartbeatAgent(heartbeat_tools(senses), model, planning_interval=planning)
+        return HeartbeatAgent(without_clashes(heartbeat_tools(senses), others), model, planning_interval=planning)
 
     def _work(
         self,
@@ -171,9 +175,9 @@ class Heart(Cycle):
                 name = str(model.model_id)
                 on_wake(Waking(number=beat.number, place=look.place, reasons=beat.reasons, model=name))
 
-        agent = self._agent(senses, model)
-        attached = self._attached(agent, request, senses, opened)
         with self._end_noted(beat):
+            agent = self._agent(senses, model, self._others(request))
+            attached = self._attached(agent, request, senses, opened)
             frame, ending = attached.perform(
                 agent.beat_task, run_id=str(beat.run_id), limits=limits, accept_changes=accept_changes
             )

@@ -1,9 +1,11 @@
 """One OODA cycle over a folder, on the record: a manager and its three faculties answer a question."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
+
+from smolagents import Tool
 
 from dionysus.agents.faculties import Faculty, MetacognitionAgent, PerceptionAgent, ReasoningAgent
 from dionysus.agents.managed import ManagedMetacognitionAgent, ManagedPerceptionAgent, ManagedReasoningAgent
@@ -11,6 +13,7 @@ from dionysus.agents.manager import ConsciousnessManager, ooda_task
 from dionysus.agents.tools import Senses
 from dionysus.cycles import Cycle
 from dionysus.journal import Frame, Limits
+from dionysus.mcp_tools import without_clashes
 from dionysus.recorder import Ending
 from dionysus.stores.contract import Memory, RunRecord, Status, Usage
 from dionysus.watching import Look
@@ -98,7 +101,7 @@ class Mind(Cycle):
             if on_start is not None:
                 on_start(look.place, str(getattr(model, "model_id", "")))
 
-        attached = self._attached(self._agent(senses, model), request, senses, opened)
+        attached = self._attached(self._agent(senses, model, self._others(request)), request, senses, opened)
         try:
             frame, ending = attached.perform(
                 ooda_task(request["question"]), run_id=run_id, limits=limits, accept_changes=accept_changes
@@ -107,12 +110,14 @@ class Mind(Cycle):
             self._watch.close(senses)
         return self._answer(frame, ending, senses)
 
-    def _agent(self, senses: Senses, model: Any) -> ConsciousnessManager:
+    def _agent(self, senses: Senses, model: Any, others: Sequence[Tool] = ()) -> ConsciousnessManager:
         planned: dict[str, Any] = {} if self._means.planning else {"planning_interval": None}
 
         def build(kind: type[SomeFaculty]) -> SomeFaculty:
-            return kind(kind.tools_over(senses), model, **planned)
+            more = others if kind is PerceptionAgent else ()
+            return kind(without_clashes(kind.tools_over(senses), more), model, **planned)
 
+        build(PerceptionAgent)  # what is wrong with it is said now, not to the manager
         members = [
             ManagedPerceptionAgent(lambda: build(PerceptionAgent)),
             ManagedReasoningAgent(lambda: build(ReasoningAgent)),

@@ -22,6 +22,7 @@ from dionysus.errors import BadInput
 from dionysus.heart import BeatReport, Heart, Waking
 from dionysus.journal import Budget, InFlight, Limits
 from dionysus.journal.secrets import Secrets, key_beside, named_secrets
+from dionysus.mcp_tools import McpServers
 from dionysus.memory.basins import Basins
 from dionysus.memory.goals import Goals
 from dionysus.memory.semantic import SemanticMemory
@@ -111,6 +112,8 @@ class Runtime:
             own_files=self._own_files(),
             clock=clock,
         )
+        servers = [line for line in on.mcp_servers.splitlines() if line.strip()]
+        self._servers = McpServers(servers, timeout_s=on.mcp_timeout_s)
         means = Means(
             store=self._store,
             recorder=self._recorder,
@@ -119,6 +122,7 @@ class Runtime:
             pruning=on.pruning_rule,
             limits=Limits(model_timeout_s=on.model_timeout_s if self._waits else None),
             in_flight=on.in_flight,
+            servers=self._servers,
             clock=clock,
             new_suffix=new_suffix,
         )
@@ -136,7 +140,8 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Lets go of store and locks."""
+        """Lets go of servers, store and locks."""
+        self._servers.close()
         self._recorder.close()
         self._store.close()
 

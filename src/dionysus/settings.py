@@ -49,6 +49,10 @@ class Settings(BaseSettings):
         description="Steps kept whole; setting it chooses the window rule, 999 turns pruning off",
     )
     trace: bool = Field(True, description="Write execution traces (the journal is always written)")
+    mcp_servers: str = Field(
+        "", description="MCP servers whose tools our agents get, one a line: URL, URL HEADER: VALUE, or a command"
+    )
+    mcp_timeout_s: float = Field(60.0, gt=0, description="Seconds that a call of such a tool may take")
     host: str = Field("127.0.0.1", description="Where `serve` and `mcp --http` listen")
     port: int = Field(8765, ge=0, le=65535, description="At which port; 0: any free one")
     allowed_hosts: str = Field("", description="Comma-separated: further names under which the server is reached")

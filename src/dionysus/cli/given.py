@@ -29,6 +29,14 @@ BudgetText = Annotated[
     str | None,
     typer.Option("--budget", metavar="LIMITS", help="calls=N,tokens=N,usd=N,seconds=N: what the run may take in all."),
 ]
+McpServer = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mcp-server",
+        metavar="SERVER",
+        help="Tools of an MCP server for the agents: URL, 'URL HEADER: VALUE', or a command; repeatable.",
+    ),
+]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="An id, or its beginning.")]
 Agent = Annotated[
     str | None,
@@ -42,6 +50,9 @@ def settings_of(store: str | None, **flags: Any) -> "Settings":
     """The settings, with these flags."""
     from dionysus.settings import load_settings
 
+    servers = flags.pop("mcp_server", None)
+    if servers:
+        flags["mcp_servers"] = "\n".join(servers)
     return load_settings(store=store, **flags)
 
 

@@ -12,6 +12,7 @@ from dionysus.cli.given import (
     BudgetText,
     Git,
     Json,
+    McpServer,
     Model,
     Quiet,
     Store,
@@ -36,13 +37,16 @@ def beat(
     api_key: ApiKey = None,
     git: Git = True,
     budget: BudgetText = None,
+    mcp_server: McpServer = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """One heartbeat: what changed, what it recalls, what to do next."""
     from dionysus.terminal import console
 
-    with opened(store, model=model, api_base=api_base, api_key=api_key, budget=budget) as runtime:
+    with opened(
+        store, model=model, api_base=api_base, api_key=api_key, budget=budget, mcp_server=mcp_server
+    ) as runtime:
         out = console()
         display = None if as_json or quiet else live_display(runtime, out)
         stop_at_safe_point(runtime)
@@ -59,13 +63,16 @@ def ask(
     api_key: ApiKey = None,
     git: Git = True,
     budget: BudgetText = None,
+    mcp_server: McpServer = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Ask: a manager and its three members observe, orient, decide, and answer."""
     from dionysus.terminal import console
 
-    with opened(store, model=model, api_base=api_base, api_key=api_key, budget=budget) as runtime:
+    with opened(
+        store, model=model, api_base=api_base, api_key=api_key, budget=budget, mcp_server=mcp_server
+    ) as runtime:
         out = console()
         display = None if as_json or quiet else live_display(runtime, out)
         stop_at_safe_point(runtime)

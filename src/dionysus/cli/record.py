@@ -12,6 +12,7 @@ from dionysus.cli.given import (
     ApiKey,
     BudgetText,
     Json,
+    McpServer,
     Model,
     Quiet,
     RunId,
@@ -124,6 +125,7 @@ def list_runs(
 def resume_run(
     run: RunId,
     budget: BudgetText = None,
+    mcp_server: McpServer = None,
     deadline: Annotated[float | None, typer.Option(help="Seconds from now.")] = None,
     in_flight: Annotated[
         str | None, typer.Option(help="A call that was cut off and may have happened: report, fail or retry.")
@@ -144,7 +146,9 @@ def resume_run(
     from dionysus.runtime import Answer, BeatReport
     from dionysus.terminal import console
 
-    with opened(store, model=model, api_base=api_base, api_key=api_key, in_flight=in_flight) as runtime:
+    with opened(
+        store, model=model, api_base=api_base, api_key=api_key, in_flight=in_flight, mcp_server=mcp_server
+    ) as runtime:
         out = console()
         display = None if as_json or quiet else live_display(runtime, out)
         stop_at_safe_point(runtime)
@@ -188,6 +192,7 @@ def fork_run(
     plan: Annotated[str | None, typer.Option(help="The plan in force then, instead; - reads standard input.")] = None,
     new_id: Annotated[str | None, typer.Option("--as", metavar="ID", help="The new run's id.")] = None,
     budget: BudgetText = None,
+    mcp_server: McpServer = None,
     agent: Agent = None,
     store: Store = None,
     model: Model = None,
@@ -199,7 +204,7 @@ def fork_run(
     from dionysus.journal import Budget
 
     edit = {name: text_of(text) for name, text in (("observation", observation), ("plan", plan)) if text is not None}
-    with opened(store, api_base=api_base, api_key=api_key) as runtime:
+    with opened(store, api_base=api_base, api_key=api_key, mcp_server=mcp_server) as runtime:
         stop_at_safe_point(runtime)
         done = runtime.fork(
             run,

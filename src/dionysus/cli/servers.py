@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dionysus.cli.given import ApiBase, ApiKey, BudgetText, Git, Model, Store, opened
+from dionysus.cli.given import ApiBase, ApiKey, BudgetText, Git, McpServer, Model, Store, opened
 
 if TYPE_CHECKING:
     from dionysus.runtime import Runtime
@@ -54,6 +54,7 @@ def mcp(
     api_key: ApiKey = None,
     git: Git = True,
     budget: BudgetText = None,
+    mcp_server: McpServer = None,
     host: Host = None,
     port: Port = None,
     allow_host: AllowHost = None,
@@ -68,7 +69,15 @@ def mcp(
 
     from dionysus.mcp_server import http_app, server_over
 
-    flags = {"model": model, "api_base": api_base, "api_key": api_key, "budget": budget, "host": host, "port": port}
+    flags = {
+        "model": model,
+        "api_base": api_base,
+        "api_key": api_key,
+        "budget": budget,
+        "host": host,
+        "port": port,
+        "mcp_server": mcp_server,
+    }
     with opened(store, **flags) as runtime:
         access = _access(runtime, allow_host, no_token) if http else None
         server, beats = server_over(runtime, watch, git=git, access=access)
