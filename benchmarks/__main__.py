@@ -7,9 +7,9 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks import beat, kill, long, managed, overhead
+from benchmarks import api, beat, kill, long, managed, overhead
 
-BENCHMARKS = {"beat": beat, "kill": kill, "long": long, "managed": managed, "overhead": overhead}
+BENCHMARKS = {"api": api, "beat": beat, "kill": kill, "long": long, "managed": managed, "overhead": overhead}
 
 
 def main() -> None:
@@ -20,7 +20,9 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="a minute at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument(
-        "--data", type=Path, help="beat, managed: a folder to look at; overhead, kill, long: a text of observations"
+        "--data",
+        type=Path,
+        help="beat, managed: a folder to look at; overhead, kill, long, api: a text of observations",
     )
     parser.add_argument("--kills", type=int, help="kill: at random instants; default: 1000")
     chosen = parser.parse_args()

@@ -136,6 +136,16 @@ def test_benchmarks_run_and_say_what_they_ran_on(tmp_path: Path) -> None:
     assert (figures["seed"], figures["files"]) == (7, 1)
 
 
+def test_the_endpoints_are_measured_on_given_texts(tmp_path: Path) -> None:
+    (tmp_path / "texts").write_text("the tides follow the moon\n" * 300)
+    arguments = ["api", "--short", "--seed", "7", "--data", str(tmp_path / "texts"), "--json", str(tmp_path / "out")]
+    run(sys.executable, "-m", "benchmarks", *arguments, cwd=ROOT)
+    figures = json.loads((tmp_path / "out").read_text())
+    kinds = {"list", "list_an_agent", "list_failures", "list_from_the_middle", "get", "replay", "token_usage"}
+    assert set(figures["ms"]["1000_traces"]) == kinds
+    assert all(0 < times["p50"] <= times["p99"] for times in figures["ms"]["1000_traces"].values())
+
+
 def test_killed_runs_do_no_wrong(tmp_path: Path) -> None:
     """Some at random instants, and one in each gap between two journal writes; the full figures are quoted in docs."""
     run(sys.executable, "-m", "benchmarks", "kill", "--short", "--seed", "7", "--json", str(tmp_path / "out"), cwd=ROOT)

@@ -91,7 +91,7 @@ def listening_at(host: str, port: int) -> socket.socket:
         BadInput: The address is in use, or not this machine's.
     """
     info = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    made = socket.socket(info[0], socket.SOCK_STREAM)
+    made = socket.socket(info[0], info[1], info[2])  # with its protocol named, asyncio sends answers at once
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind(info[4])
