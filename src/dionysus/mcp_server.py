@@ -20,7 +20,7 @@ from mcp.server.fastmcp import Context, FastMCP
 from mcp.server.fastmcp.tools import Tool
 from mcp.server.transport_security import TransportSecuritySettings
 from mcp.types import ToolAnnotations
-from pydantic import Field
+from pydantic import Field, create_model, model_validator
 from smolagents import ActionStep
 
 from dionysus.agents.tools import ObserveEnvironment
@@ -349,11 +349,21 @@ def _tools(runtime: Runtime, watch: Path, *, git: bool) -> list[Tool]:
 
 def _tool(do: Callable[..., Any], annotations: ToolAnnotations) -> Tool:
     tool = Tool.from_function(do, description=inspect.getdoc(do), annotations=annotations, structured_output=True)
-    arguments = tool.fn_metadata.arg_model
-    arguments.model_config["extra"] = "forbid"  # a misspelt argument is an error, not a default
-    arguments.model_rebuild(force=True)
+    given = tool.fn_metadata.arg_model
+    given.model_config["extra"] = "forbid"  # a misspelt argument is an error, not a default
+    arguments = create_model(
+        given.__name__, __base__=given, __validators__={"nulls": model_validator(mode="before")(_without_nulls)}
+    )
+    tool.fn_metadata.arg_model = arguments
     tool.parameters = arguments.model_json_schema()
+    for name, schema in tool.parameters["properties"].items():
+        if name not in tool.parameters.get("required", ()):
+            schema["nullable"] = True  # smolagents takes an argument for required that does not say so
     return tool
+
+
+def _without_nulls(given: Any) -> Any:
+    return {name: value for name, value in given.items() if value is not None} if isinstance(given, dict) else given
 
 
 def _in_a_thread(do: Callable[Given, Made]) -> Callable[Given, Awaitable[Made]]:

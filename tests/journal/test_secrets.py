@@ -66,7 +66,7 @@ def test_a_secret_has_the_same_placeholder_in_every_process_of_a_store(tmp_path:
 
 def test_a_key_that_is_none_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mind.db-key").write_text("my diary")
-    with pytest.raises(StoreError, match="not a key"):
+    with pytest.raises(StoreError, match="is none that Dionysus made; move it away"):
         key_beside(tmp_path / "mind.db")
     assert (tmp_path / "mind.db-key").read_text() == "my diary"
 

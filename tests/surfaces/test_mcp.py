@@ -158,6 +158,7 @@ def test_the_official_client_calls_every_tool(transport: Served | None, reposito
             (goal,) = (await call("list_goals"))["goals"]
             assert goal["text"] == "Count tokens of plans"
 
+            assert await call("get_active_basins", limit=None, least=None)
             await wrong("activate_basin", "no basin 4711", basin_id=4711, strength=1)
             await wrong("activate_basin", "greater than or equal to 0", basin_id=basin["id"], strength=-1)
             await wrong("activate_basin", "finite number", basin_id=basin["id"], strength="inf")

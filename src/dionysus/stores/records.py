@@ -210,10 +210,11 @@ class Records:
             before: (started_at, id) of a trace: only what comes behind it in this order.
             after: The same: only what comes ahead of it, and the nearest of that.
         """
+        few = "+" if agent_name is not None else ""  # "+": an agent's traces are looked through in its own index
         asked: list[tuple[str, list[Any]]] = [
             ("agent_name = ?", [agent_name]),
-            ("status = ?", [status]),
-            ("success = ?", [success]),
+            (f"{few}status = ?", [status]),
+            (f"{few}success = ?", [success]),
             ("run_id = ?", [run_id]),
             ("started_at >= ?", [to_us(since) if since else None]),
             ("started_at < ?", [to_us(until) if until else None]),
@@ -285,6 +286,7 @@ class Records:
         self, *, agent_name: str | None = None, since: datetime | None = None, until: datetime | None = None
     ) -> list[TokenUsage]:
         """Sums per agent, by name, over traces that do not run. A sum with an unknown price has no price."""
+        # "+": by the index that holds all that is summed, in the order of agents
         span = (to_us(since) if since else -(2**62), to_us(until) if until else 2**62)
         rows = self._db.rows(
             "SELECT agent_name, count(*) AS traces, sum(model_calls) AS model_calls, "
@@ -292,7 +294,8 @@ class Records:
             "sum(output_tokens) AS output_tokens, "
             "sum(tokens_saved) AS tokens_saved, sum(cost_usd) AS cost_usd, sum(unpriced) AS unpriced, "
             "sum(estimated) AS estimated FROM traces WHERE (?1 IS NULL OR agent_name = ?1) "
-            "AND started_at >= ?2 AND started_at < ?3 AND status <> 'running' GROUP BY agent_name ORDER BY agent_name",
+            "AND +started_at >= ?2 AND +started_at < ?3 AND status <> 'running' "
+            "GROUP BY agent_name ORDER BY agent_name",
             (agent_name, *span),
         )
         return [_token_usage(dict(row)) for row in rows]
