@@ -10,7 +10,12 @@ from dionysus.models import open_model
 from dionysus.settings import Settings
 from dionysus.stores import SQLITE_VERSION, open_store, store_path
 
-_EXTRAS = {"openai": "models behind an OpenAI-compatible endpoint"}
+_EXTRAS = {
+    "openai": ("openai", "models behind an OpenAI-compatible endpoint"),
+    "api": ("fastapi", "dionysus serve: REST"),
+    "mcp": ("mcp", "dionysus mcp, --mcp-server: tools for and of other agents"),
+}
+"""Extra: the package that shows that it is there, and what it is for."""
 
 
 def examine(settings: Settings) -> tuple[list[str], bool]:
@@ -19,12 +24,12 @@ def examine(settings: Settings) -> tuple[list[str], bool]:
     versions = [("Python", platform.python_version()), *installed, ("SQLite", SQLITE_VERSION)]
     lines = ["ok    " + ", ".join(f"{name} {number}" for name, number in versions)]
     healthy = True
-    for name, what in _EXTRAS.items():
-        found = _version(name)
+    for name, (package, what) in _EXTRAS.items():
+        found = _version(package)
         if found:
-            lines.append(f"ok    {name} {found}: {what}")
+            lines.append(f"ok    {package} {found}: {what}")
         else:
-            lines.append(f"–     {name} is not installed: {what}. pip install 'dionysus-agents[{name}]'")
+            lines.append(f"–     {package} is not installed: {what}. pip install 'dionysus-agents[{name}]'")
     if git := shutil.which("git"):
         lines.append(f"ok    git at {git}")
     else:
