@@ -349,11 +349,11 @@ def _tools(runtime: Runtime, watch: Path, *, git: bool) -> list[Tool]:
 
 def _tool(do: Callable[..., Any], annotations: ToolAnnotations) -> Tool:
     tool = Tool.from_function(do, description=inspect.getdoc(do), annotations=annotations, structured_output=True)
-    given: Any = tool.fn_metadata.arg_model
+    given = tool.fn_metadata.arg_model
     given.model_config["extra"] = "forbid"  # a misspelt argument is an error, not a default
     no_nulls: Any = model_validator(mode="before")(_without_nulls)
     arguments = create_model(given.__name__, __base__=given, __validators__={"no_nulls": no_nulls})
-    tool.fn_metadata.arg_model = arguments
+    tool.fn_metadata = tool.fn_metadata.model_copy(update={"arg_model": arguments})
     tool.parameters = arguments.model_json_schema()
     for name, schema in tool.parameters["properties"].items():
         if name not in tool.parameters.get("required", ()):
