@@ -1,5 +1,6 @@
 """Commands that serve: REST for programs, MCP for agents."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,6 +84,9 @@ def mcp(
         server, beats = server_over(runtime, watch, git=git, access=access)
         try:
             if access is None:
+                if sys.stdin.isatty():
+                    told = "dionysus_mcp waits for a client on standard input; a client starts it, or take --http"
+                    print(told, file=sys.stderr)
                 anyio.run(server.run_stdio_async)
                 return
             with listening_at(runtime.settings.host, runtime.settings.port) as at:
