@@ -222,7 +222,7 @@ def _wait(child: int) -> int:
 
 def _attempt(place: _Place, gap: tuple[str, int] | None) -> None:
     with Runtime(store=f"sqlite:///{place.store}") as runtime:
-        _acknowledging(runtime._recorder._journal, place, gap)
+        _acknowledging(runtime._claims._journal, place, gap)
         agent = _manager(place, gap)
         result = runtime.attach(agent).run(_TASK, run_id=_RUN)
     written = place.path("answer.new")

@@ -65,7 +65,7 @@ def _replayed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         if frame.run.live:
             user_callbacks, self.callbacks = self.callbacks, CallbackRegistry()
             try:
-                again = made(self, self.shadow(frame.run.id), agent, task, **options)
+                again = made(self, self.claims.shadow(frame.run.id), agent, task, **options)
             finally:
                 self.callbacks = user_callbacks
             stopped = ("budget_exhausted", "interrupted")

@@ -107,6 +107,7 @@ class Attached:
         """
         self.agent = agent
         self._recorder, self._pruning, self._new_suffix = recorder, pruning, new_suffix
+        self._claims = recorder.claims
         self._limits, self._in_flight = limits, in_flight
         self._request = dict(request or {"verb": "attached"})
         self._name = name or agent.name or type(agent).__name__
@@ -152,7 +153,7 @@ class Attached:
             raise BadInput("the task is empty; give the agent a text")
         inputs.pop("return_full_result", None)
         inputs = {**({} if reset else {"reset": False}), **inputs}
-        chosen = checked_id(run_id) if run_id is not None else self._recorder.new_id(self._name, self._new_suffix)
+        chosen = checked_id(run_id) if run_id is not None else self._claims.new_id(self._name, self._new_suffix)
         limits = replace(self._limits, budget=budget or self._limits.budget, deadline_s=deadline_s)
         return self._started(chosen, task, inputs, limits, stream=stream, accept=accept_changes)
 
@@ -171,8 +172,8 @@ class Attached:
             NotFound: No such run.
             BadInput: Its inputs cannot be made again from the record: use `run`.
         """
-        self._recorder.found(run_id)
-        task, inputs = self._asked(run_id, self._recorder.past(run_id).top)
+        self._claims.found(run_id)
+        task, inputs = self._asked(run_id, self._claims.past(run_id).top)
         limits = replace(self._limits, budget=budget or self._limits.budget, deadline_s=deadline_s)
         return self._started(run_id, task, inputs, limits, stream=stream, accept=accept_changes)
 
@@ -195,12 +196,12 @@ class Attached:
 
     def replayed(self, run_id: str, **inputs: Any) -> tuple[Frame, Ending]:
         """Like `replay`; returns how it ended, whatever that is."""
-        frame = self._recorder.shadow(run_id)
+        frame = self._claims.shadow(run_id)
         task, given = self._asked(run_id, frame.run.past.top, inputs)
         ending = self._recorder.run(frame, self._source(run_id, given), task, pruning=self._pruning, **given)
-        hide = self._recorder.secrets.hide_in
+        hide = self._claims.secrets.hide_in
         ended = frame.run.past.ended
-        if ended is not None and self._recorder.found(run_id).status in (*FINISHED, "error"):
+        if ended is not None and self._claims.found(run_id).status in (*FINISHED, "error"):
             is_lost = "lost" in ended.body  # then its text is all there is, on both sides
             then = ended.body["status"], None if is_lost else ended.body["output"]
             now = ending.status, None if is_lost else hide(plain(answer_in(ending.output)))
@@ -211,9 +212,9 @@ class Attached:
 
     def asks_as_recorded(self, run_id: str, task: str, inputs: Mapping[str, Any]) -> bool:
         """Whether a task is the one on record; secrets in it and in the inputs are taken for those of the record."""
-        past = self._recorder.past(run_id)
-        self._recorder.align(past, task, inputs)
-        return past.top is not None and past.top.body["task"] == self._recorder.secrets.hide(task)
+        past = self._claims.past(run_id)
+        self._claims.align(past, task, inputs)
+        return past.top is not None and past.top.body["task"] == self._claims.secrets.hide(task)
 
     def fork(
         self,
@@ -242,12 +243,12 @@ class Attached:
         if model is not None:
             agent = copy.copy(agent)
             agent.model = model
-        chosen = checked_id(new_id) if new_id is not None else self._recorder.new_id(self._name, self._new_suffix)
+        chosen = checked_id(new_id) if new_id is not None else self._claims.new_id(self._name, self._new_suffix)
         limits = replace(self._limits, budget=budget or self._limits.budget, deadline_s=deadline_s)
-        task, inputs = self._asked(run_id, self._recorder.beginning(run_id)[0])
+        task, inputs = self._asked(run_id, self._claims.beginning(run_id)[0])
         source = self._source(run_id, inputs, agent)
-        after = self._recorder.found(run_id).request.get("after")
-        frame = self._recorder.fork(
+        after = self._claims.found(run_id).request.get("after")
+        frame = self._claims.fork(
             run_id,
             chosen,
             at_step=at_step,
@@ -266,7 +267,7 @@ class Attached:
     def interrupt(self, reason: str = "interrupted") -> bool:
         """Asks the runs of this agent, its members included, to end before their next call; from any thread. A hanging
         model call is left behind where the agent was attached with `model_timeout_s`. False: nothing runs."""
-        return self._recorder.stop(reason, of=self)
+        return self._claims.stop(reason, of=self)
 
     def perform(
         self,
@@ -278,7 +279,7 @@ class Attached:
         **inputs: Any,
     ) -> tuple[Frame, Ending]:
         """Like `run`, of a run that is new or not finished; returns how it ended, whatever that is."""
-        source = self._source(run_id if self._recorder.has(run_id) else None, inputs)
+        source = self._source(run_id if self._claims.has(run_id) else None, inputs)
         frame = self._opened(run_id, task, inputs, limits or self._limits, accept_changes)
         return frame, self._recorder.run(frame, source, task, pruning=self._pruning, place=self._place, **inputs)
 
@@ -287,7 +288,7 @@ class Attached:
     def _started(
         self, run_id: str, task: str, inputs: dict[str, Any], limits: Limits, *, stream: bool, accept: bool
     ) -> Any:
-        if self._recorder.has(run_id) and self._recorder.found(run_id).status in FINISHED:
+        if self._claims.has(run_id) and self._claims.found(run_id).status in FINISHED:
             return self._as_recorded(run_id, task, stream=stream)
         if stream:
             return self._streamed(run_id, task, inputs, limits, accept)
@@ -295,14 +296,14 @@ class Attached:
 
     def _opened(self, run_id: str, task: str, inputs: Mapping[str, Any], limits: Limits, accept_changes: bool) -> Frame:
         options: dict[str, Any] = {"limits": limits, "in_flight": self._in_flight, "owner": self}
-        if self._recorder.has(run_id):
+        if self._claims.has(run_id):
             made_of = self._recorder.made_of(self.agent, self._pruning)
-            frame = self._recorder.reopen(
+            frame = self._claims.reopen(
                 run_id, task=task, inputs=inputs, made_of=made_of, accept_changes=accept_changes, **options
             )
         else:
             after = {"after": self._latest} if inputs.get("reset") is False and self._latest else {}
-            frame = self._recorder.claim(run_id, self._name, request={**self._request, **after}, **options)
+            frame = self._claims.claim(run_id, self._name, request={**self._request, **after}, **options)
         self._told(frame)
         return frame
 
@@ -310,7 +311,7 @@ class Attached:
         try:
             self._on_open(frame)
         except BaseException:
-            self._recorder.abandon(frame)
+            self._claims.abandon(frame)
             raise
 
     def _streamed(
@@ -320,7 +321,7 @@ class Attached:
         results: list[RecordedRun] = []
 
         def steps() -> Iterator[Any]:
-            source = self._source(run_id if self._recorder.has(run_id) else None, inputs)
+            source = self._source(run_id if self._claims.has(run_id) else None, inputs)
             frame, ending = self._opened(run_id, task, inputs, limits, accept_changes), Ending()
             try:
                 yield from self._recorder.stream(frame, source, task, ending, pruning=self._pruning, **inputs)
@@ -341,14 +342,14 @@ class Attached:
             return agent or self.agent
         if run_id is None:
             return self._conversation
-        before = self._recorder.found(run_id).request.get("after")
+        before = self._claims.found(run_id).request.get("after")
         if before is None:
             return agent or self.agent
-        if not self._recorder.has(before):
+        if not self._claims.has(before):
             raise BadInput(
                 f"run {run_id!r} goes on with the conversation of run {before!r}, which is not in this store"
             )
-        frame = self._recorder.shadow(before)
+        frame = self._claims.shadow(before)
         task, given = self._asked(before, frame.run.past.top)
         self._recorder.run(frame, self._source(before, given), task, pruning=self._pruning, **given)
         return as_it_ended(agent or self.agent, frame)
@@ -369,11 +370,11 @@ class Attached:
 
     def _as_recorded(self, run_id: str, task: str, *, stream: bool) -> Any:
         """The answer of a run that finished."""
-        past = self._recorder.past(run_id)
+        past = self._claims.past(run_id)
         top, ended = past.top, past.ended
         if top is None or ended is None:
             raise BadInput(f"run {run_id!r} has no journal, so its answer is not known; give another run_id")
-        if top.body["task"] != self._recorder.secrets.hide(task):
+        if top.body["task"] != self._claims.secrets.hide(task):
             raise BadInput(f"run {run_id!r} exists, and answered another task; give another run_id")
         spent, body = past.spent(), ended.body
         result = RecordedRun(

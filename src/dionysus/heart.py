@@ -117,7 +117,7 @@ class Heart(Cycle):
             return
         with self._store.transaction():
             for beat in mind.beats(status="running", limit=1000):
-                if not (beat.run_id and self._recorder.is_held(beat.run_id)):
+                if not (beat.run_id and self._recorder.claims.is_held(beat.run_id)):
                     mind.update_beat(replace(beat, status="interrupted"))
 
     # -- the cycle -------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Mind(Cycle):
         """See `Runtime.ask`."""
         look = self._watch.look(watch, git=git)
         request = self._request(look, model, git=git, question=question)
-        run_id = self._recorder.new_id("ask", self._new_suffix)
+        run_id = self._recorder.claims.new_id("ask", self._new_suffix)
         return self._work(look, run_id, model, request, on_start=on_start)
 
     def resume(

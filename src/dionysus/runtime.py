@@ -16,6 +16,7 @@ from dionysus.agents.tools import Senses
 from dionysus.attached import Attached, RecordedRun, RecordedStream
 from dionysus.callbacks.pruning import Rule
 from dionysus.callbacks.registry import CallbackRegistry
+from dionysus.claims import Claims
 from dionysus.copying import reaching_imports
 from dionysus.cycles import Means
 from dionysus.errors import BadInput
@@ -94,16 +95,15 @@ class Runtime:
         self.memory = SemanticMemory(mind, self.basins, clock=clock, hide=hide)
         self.goals = Goals(mind, clock=clock, hide=hide)
         on = self.settings
-        self._recorder = Recorder(
+        self._claims = Claims(
             self._store,
-            on,
-            memory=self.memory,
-            basins=self.basins,
             secrets=self._secrets,
             clock=clock,
             budget=_budget("DIONYSUS_BUDGET", on.budget),
             daily=_budget("DIONYSUS_DAILY_BUDGET", on.daily_budget),
+            traced=on.trace,
         )
+        self._recorder = Recorder(self._claims, on, memory=self.memory, basins=self.basins, clock=clock)
         self._watch = Watch(
             self._store,
             memory=self.memory,
@@ -142,7 +142,7 @@ class Runtime:
     def close(self) -> None:
         """Lets go of servers, store and locks."""
         self._servers.close()
-        self._recorder.close()
+        self._claims.close()
         self._store.close()
 
     @property
@@ -405,7 +405,7 @@ class Runtime:
             Damaged: Not all of it is whole; nothing was taken in.
         """
         record = self.runs.import_(Path(path), as_id=as_id, partial=partial)
-        self._recorder.mark_interrupted()
+        self._claims.mark_interrupted()
         return record.run_id
 
     def _attached_for(
@@ -416,7 +416,7 @@ class Runtime:
             raise BadInput(
                 f"run {record.run_id!r} is one of an agent of yours: hand it over (agent=…, --agent MODULE:NAME)"
             )
-        rule = self._recorder.beginning(record.run_id)[1].get("runtime", {}).get("pruning", "off")
+        rule = self._claims.beginning(record.run_id)[1].get("runtime", {}).get("pruning", "off")
         return self.attach(agent, pruning=rule, in_flight=in_flight)
 
     def _model_for(self, record: RunRecord) -> Any:
@@ -426,12 +426,12 @@ class Runtime:
 
     def mark_interrupted(self) -> None:
         """Runs, traces and beats whose process died get the status `interrupted`; done when a runtime opens, too."""
-        self._recorder.mark_interrupted()
+        self._claims.mark_interrupted()
         self._heart.mark_interrupted()
 
     def stop(self, reason: str = "interrupted") -> bool:
         """Asks what runs now to end before its next call; safe from a signal handler. False: nothing runs."""
-        return self._recorder.stop(reason)
+        return self._claims.stop(reason)
 
     def tell(self, text: str) -> int:
         """Leaves a note that the next beat takes up; returns its number.
