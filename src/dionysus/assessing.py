@@ -10,8 +10,10 @@ from dionysus.callbacks.iwmt import turn_of
 from dionysus.coherence import assess_coherence
 from dionysus.errors import BadInput
 from dionysus.journal import FinishedStep
-from dionysus.stores.contract import AgentExecutionStep, Status
+from dionysus.stores.contract import AgentExecutionStep, AgentExecutionTrace, Status
 from dionysus.traces import ExecutionTraceService
+
+_OF_A_RUN = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +48,7 @@ def assessed(traces: ExecutionTraceService, run_id: str | None = None) -> Assess
         newest = traces.list_traces(limit=1)
         if not newest:
             raise BadInput("there is no run yet to assess; a heartbeat makes one")
-        run_id = newest[0].id
-        while (parent := traces.get_trace(run_id, exact=True, limit=0).trace.parent_trace_id) is not None:
-            run_id = parent
+        run_id = _top_of(traces, newest[0])
     full = traces.get_trace(run_id, exact=True)
     turns = [turn_of(_finished(step)) for step in full.steps if step.step_type == "action" and step.completed_at]
     measured = assess_coherence(str(full.trace.task or ""), turns)
@@ -62,6 +62,16 @@ def assessed(traces: ExecutionTraceService, run_id: str | None = None) -> Assess
         components=measured.components if measured else {},
         reason=measured.reason if measured else "no action has been finished yet",
     )
+
+
+def _top_of(traces: ExecutionTraceService, trace: AgentExecutionTrace) -> str:
+    """The trace of the agent that was run, where this is one of its members."""
+    of_run = {t.id: t for t in traces.list_traces(run_id=trace.run_id, limit=_OF_A_RUN)}
+    seen: set[str] = set()
+    while trace.parent_trace_id in of_run and trace.id not in seen:
+        seen.add(trace.id)
+        trace = of_run[trace.parent_trace_id]
+    return trace.id
 
 
 def _finished(step: AgentExecutionStep) -> FinishedStep:

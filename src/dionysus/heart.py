@@ -195,11 +195,11 @@ class Heart(Cycle):
             status="done" if done else "interrupted" if report.status in _CAN_GO_ON else "failed",
         )
         with self._store.transaction():
-            self._watch.close(senses)
             if done:
                 self._remember_notes(beat, senses)
                 senses.models.settle()
                 self._store.mind.drop_snapshots(beat.place, before=beat.number)
+            self._watch.close(senses)
             self._store.mind.update_beat(ending)
 
     @contextmanager

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, ParamSpec, TypeVar
+from urllib.parse import unquote
 
 import anyio
 from mcp.server.fastmcp import Context, FastMCP
@@ -148,49 +149,76 @@ class Heartbeats:
     def __init__(self, runtime: Runtime, watch: Path, *, git: bool) -> None:
         self._runtime, self._watch, self._git = runtime, watch, git
         self._one = threading.Lock()
-        self._tell: Callable[[str], None] | None = None
+        self._beat: _Beat | None = None
+        self._is_over = False
         runtime.callbacks.register(ActionStep, self._acted)
 
     async def trigger(self, ctx: Context[Any, Any, Any]) -> BeatReport:
         """See the tool `trigger_heartbeat`."""
-        loop = asyncio.get_running_loop()
-        done = 0
-
-        def tell(what: str) -> None:
-            nonlocal done
-            done += 1
-            asyncio.run_coroutine_threadsafe(ctx.report_progress(done, None, what), loop)
-
+        beat = _Beat(ctx, asyncio.get_running_loop())
         try:
-            return await anyio.to_thread.run_sync(lambda: self._beat(tell), abandon_on_cancel=True)
+            return await anyio.to_thread.run_sync(lambda: self._run(beat), abandon_on_cancel=True)
         except anyio.get_cancelled_exc_class():
-            self._runtime.stop("its client gave up")
+            self._end(beat, "its client gave up")
             raise
 
     def settle(self, timeout_s: float) -> bool:
-        """Ends what is going on before its next call, and waits for that; False: it did not end in time."""
-        self._runtime.stop("the server ends")
+        """No beat begins any more; ends one that goes on before its next call. False: it did not end in time."""
+        self._is_over = True
+        if self._beat is not None:
+            self._end(self._beat, "the server ends")
         if not self._one.acquire(timeout=timeout_s):
             return False
         self._one.release()
         return True
 
-    def _beat(self, tell: Callable[[str], None]) -> BeatReport:
+    def _run(self, beat: "_Beat") -> BeatReport:
         if not self._one.acquire(blocking=False):
             raise BadInput("a heartbeat is going on; wait for it to end")
         try:
-            self._tell = tell
-            return self._runtime.beat(self._watch, git=self._git)
+            self._beat = beat
+            if self._is_over or beat.reason is not None:
+                raise BadInput("the heartbeat was stopped before it began")
+            return self._runtime.beat(self._watch, git=self._git, on_wake=lambda _: self._still_wanted(beat))
         except RunInterrupted as stop:
             raise BadInput(f"the heartbeat was stopped ({stop}); run {stop.run_id!r} can be resumed") from stop
         finally:
-            self._tell = None
+            self._beat = None
             self._one.release()
 
+    def _end(self, beat: "_Beat", reason: str) -> None:
+        beat.reason = reason  # one that has yet to wake stops then
+        if self._beat is beat:
+            self._runtime.stop(reason)
+
+    def _still_wanted(self, beat: "_Beat") -> None:
+        if beat.reason is not None:
+            self._runtime.stop(beat.reason)
+
     def _acted(self, step: ActionStep) -> None:
-        tell = self._tell
-        if tell is not None:
-            tell(f"step {step.step_number}: {', '.join(call.name for call in step.tool_calls or ()) or 'no tool call'}")
+        beat = self._beat
+        if beat is not None:
+            names = ", ".join(call.name for call in step.tool_calls or ()) or "no tool call"
+            beat.tell(f"step {step.step_number}: {names}")
+
+
+class _Beat:
+    """One beat, and the client that waits for it."""
+
+    def __init__(self, ctx: Context[Any, Any, Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._ctx, self._loop = ctx, loop
+        self._told = 0
+        self.reason: str | None = None
+        """Why it is to end; None: it may go on."""
+
+    def tell(self, what: str) -> None:
+        """Progress, for a client that is still there."""
+        self._told += 1
+        telling = self._ctx.report_progress(self._told, None, what)
+        try:
+            asyncio.run_coroutine_threadsafe(telling, self._loop)
+        except RuntimeError:  # the loop is closed: the server is on its way out
+            telling.close()
 
 
 def server_over(
@@ -218,10 +246,16 @@ def server_over(
     )
 
     @server.resource(
-        "dionysus://traces/{trace_id}/replay", mime_type="text/plain", description="The story of a trace, to read"
+        "dionysus://traces/{trace_id}/replay",
+        mime_type="text/plain",
+        description='The story of a trace, to read; a "/" in its id is written %2F.',
     )
     async def trace_replay(trace_id: str) -> str:
-        return str(as_unicode(await anyio.to_thread.run_sync(lambda: replay(retold(runtime.traces, trace_id)))))
+        def told() -> str:
+            runtime.mark_interrupted()
+            return replay(retold(runtime.traces, unquote(trace_id), exact=True))
+
+        return str(as_unicode(await anyio.to_thread.run_sync(told)))
 
     return server, beats
 
@@ -251,14 +285,14 @@ def _tools(runtime: Runtime, watch: Path, *, git: bool) -> list[Tool]:
     place = str(watch)
 
     def assess_coherence(
-        run_id: Annotated[str | None, Field(description="The id of a run or trace; left out: the newest run.")] = None,
+        run_id: Annotated[str, Field(description="The id of a run or trace; empty: the newest run.")] = "",
     ) -> Assessment:
         """How coherent a run is: loops, errors, and observations that do not belong to the actions.
 
         An integrity monitor in the spirit of IWMT; it does not predict success.
         """
         runtime.mark_interrupted()
-        return assessed(runtime.traces, run_id)
+        return assessed(runtime.traces, run_id or None)
 
     def activate_basin(
         basin_id: Annotated[int, Field(ge=1, lt=2**63, description="As get_active_basins gives it.")],
@@ -328,7 +362,7 @@ def _tools(runtime: Runtime, watch: Path, *, git: bool) -> list[Tool]:
 
     def get_trace(
         trace_id: Annotated[str, Field(description="As list_traces gives it.")],
-        after: Annotated[int, Field(ge=0, description="next_after of another answer.")] = 0,
+        after: Annotated[int, Field(ge=0, le=1_000_000, description="next_after of another answer.")] = 0,
         limit: Annotated[int, Field(ge=1, le=1000, description="Steps at most.")] = 20,
     ) -> FullTrace:
         """A trace with its steps: plans, thoughts, calls, observations, tokens, basins, memories."""

@@ -6,23 +6,38 @@ never taken from a record. Texts of these tools come from outside: they are obse
 them for instructions.
 """
 
+import asyncio
 import json
+import keyword
 import logging
+import re
 import shlex
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, wait
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib.util import find_spec
+from pathlib import PurePath
 from typing import Any
+from urllib.parse import urlsplit
 
 from smolagents import Tool
+from smolagents.tools import AUTHORIZED_TYPES
 
 from dionysus.errors import BadInput, DionysusError, MissingExtra
 from dionysus.findings import outside
 
 log = logging.getLogger("dionysus")
 Definition = dict[str, Any]
-"""`name`, `description`, `inputs` as smolagents writes them, `server`."""
+"""`name`, `description`, `inputs` as smolagents writes them, `required`, `server`."""
 _CONNECT_S = 30.0
+_END_S = 5.0
+_RESULT_CHARS = 1_000_000
+_KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+_TAKEN = {"self", "args", "sanitize_inputs_outputs"}
+"""Names of arguments that calls of smolagents' tools have themselves."""
 
 
 class McpTool(Tool):
@@ -38,6 +53,7 @@ class McpTool(Tool):
         """
         self.name, self.description = definition["name"], definition["description"]
         self.inputs, self.server = definition["inputs"], definition["server"]
+        self.required = frozenset(definition["required"])
         self._call_server = call
         super().__init__()
 
@@ -49,7 +65,8 @@ class McpTool(Tool):
         """
         if self._call_server is None:
             raise DionysusError(f"{self.name} is a tool of the MCP server {self.server!r}, which is not connected")
-        return self._call_server({name: value for name, value in arguments.items() if value is not None})
+        given = {k: v for k, v in arguments.items() if v is not None or k in self.required}
+        return self._call_server(given)
 
 
 class McpServers:
@@ -64,10 +81,11 @@ class McpServers:
         Raises:
             BadInput: One of them names no server.
         """
-        self._servers = [(_shown(server), _parsed(server)) for server in servers]
+        self._servers = [_parsed(server) for server in servers]
         self._timeout_s = timeout_s
-        self._stack: ExitStack | None = None
-        self._tools: list[McpTool] = []
+        self._tools: list[McpTool] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ends: list[Callable[[], object]] = []
 
     def __bool__(self) -> bool:
         return bool(self._servers)
@@ -75,7 +93,13 @@ class McpServers:
     def definitions(self) -> list[Definition]:
         """What the servers offer, plain, to be kept with a run."""
         return [
-            {"name": tool.name, "description": tool.description, "inputs": tool.inputs, "server": tool.server}
+            {
+                "name": tool.name,
+                "description": tool.description,
+                "inputs": tool.inputs,
+                "required": sorted(tool.required),
+                "server": tool.server,
+            }
             for tool in self.tools()
         ]
 
@@ -86,51 +110,103 @@ class McpServers:
             BadInput: A server cannot be reached, or two tools have the same name.
             MissingExtra: The protocol's client is not installed.
         """
-        if self._stack is None:
-            if any(find_spec(module) is None for module in ("mcp", "mcpadapt")):
+        if self._tools is None:
+            if find_spec("mcp") is None:
                 raise MissingExtra("a tool of another MCP server", "mcp")
-            with ExitStack() as stack:
-                found = [tool for name, means in self._servers for tool in self._connected(stack, name, means)]
+            try:
+                found = [tool for server in self._servers for tool in self._connected(server)]
                 names = [tool.name for tool in found]
                 twice = sorted({name for name in names if names.count(name) > 1})
                 if twice:
-                    raise BadInput(f"more than one MCP server offers {', '.join(twice)}; leave one of them out")
-                self._tools = found
-                self._stack = stack.pop_all()
+                    raise BadInput(f"more than one tool of the MCP servers is called {', '.join(twice)}")
+            except BaseException:
+                self.close()
+                raise
+            self._tools = found
         return self._tools
 
     def close(self) -> None:
-        """Ends the connections, and the servers that were started for them."""
-        if self._stack is not None:
-            self._stack.close()
-            self._stack = None
+        """Ends the connections, the servers that were started for them, and calls that still wait."""
+        for end in self._ends:
+            end()
+        self._ends.clear()
+        self._tools = None
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._loop = None
 
-    def _connected(self, stack: ExitStack, server: str, means: Any) -> list[McpTool]:
-        from anyio.from_thread import start_blocking_portal
-
+    def _connected(self, server: "_Server") -> list[McpTool]:
         try:
-            portal = stack.enter_context(start_blocking_portal())
-            session = stack.enter_context(portal.wrap_async_context_manager(_session(means, self._timeout_s)))
-            offered = portal.call(_listed, session)
-        except (Exception, BaseExceptionGroup) as error:
-            raise BadInput(f"cannot use the MCP server {server!r}: {_reason(error)}") from error
+            session, offered = self._session(server)
+        except (BadInput, TimeoutError) as error:
+            why = str(error) or f"no answer within {_CONNECT_S:g} seconds"
+            raise BadInput(f"cannot use the MCP server {server.name!r}: {why}") from error
+        found = []
+        for tool in offered:
+            try:
+                found.append(McpTool(definition_of(tool, server.name), self._caller(server, session, tool.name)))
+            except Exception as error:  # noqa: BLE001 – whatever a foreign schema brings: one tool less, and said
+                log.error("the tool %r of %r is left out: %s", tool.name, server.name, server.reason(error))
+        return found
 
-        def caller(name: str) -> Callable[[dict[str, Any]], str]:
-            def call(arguments: dict[str, Any]) -> str:
-                try:
-                    result = portal.call(session.call_tool, name, arguments)
-                except (Exception, BaseExceptionGroup) as error:
-                    raise DionysusError(
-                        f"{name} of the MCP server {server!r} did not answer: {_reason(error)}"
-                    ) from error
-                text = outside(_text_of(result))
-                if result.isError:
-                    raise DionysusError(text or f"{name} failed without a word")
-                return text
+    def _caller(self, server: "_Server", session: Any, name: str) -> Callable[[dict[str, Any]], str]:
+        def call(arguments: dict[str, Any]) -> str:
+            try:
+                result = self._wait(session.call_tool(name, arguments))
+            except (Exception, BaseExceptionGroup, CancelledError) as error:
+                said = f"{name} of the MCP server {server.name!r} did not answer: {server.reason(error)}"
+                raise DionysusError(said) from error
+            text = outside(_text_of(result))
+            if len(text) > _RESULT_CHARS:
+                raise DionysusError(
+                    f"{name} answered with {len(text):,} characters, at most {_RESULT_CHARS:,} are taken: ask for less"
+                )
+            if result.isError:
+                raise DionysusError(text or f"{name} failed without a word")
+            return text
 
-            return call
+        return call
 
-        return [McpTool(_definition(tool, server), caller(tool.name)) for tool in offered]
+    # -- the connections live on a loop in a thread of their own, which no end of the program waits for -----------
+
+    def _session(self, server: "_Server") -> tuple[Any, list[Any]]:
+        """A session that stays open until `close`, and what its server offers."""
+        ready: Future[tuple[Any, list[Any]]] = Future()
+
+        async def stay() -> None:
+            try:
+                async with _opened(server, self._timeout_s) as session:
+                    ready.set_result((session, await _listed(session)))
+                    await asyncio.Event().wait()  # until `close` cancels this
+            except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 – said to whoever asked for the session
+                if ready.done():  # each call will say that it got no answer
+                    log.warning("the MCP server %r ended: %s", server.name, server.reason(error))
+                else:
+                    ready.set_exception(BadInput(server.reason(error)))
+
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            threading.Thread(target=_run, args=(self._loop,), name="dionysus-mcp", daemon=True).start()
+        task = asyncio.run_coroutine_threadsafe(stay(), self._loop)
+
+        def end() -> None:
+            task.cancel()
+            wait([task], timeout=_END_S)
+
+        self._ends.append(end)
+        return ready.result(_CONNECT_S + _END_S)
+
+    def _wait(self, calling: Coroutine[Any, Any, Any]) -> Any:
+        if self._loop is None:
+            calling.close()
+            raise ConnectionError("the connection was closed")
+        task = asyncio.run_coroutine_threadsafe(calling, self._loop)
+        self._ends.append(task.cancel)
+        try:
+            return task.result(self._timeout_s + _END_S)
+        finally:
+            with suppress(ValueError):
+                self._ends.remove(task.cancel)
 
 
 def stand_ins(definitions: Sequence[Definition]) -> list[McpTool]:
@@ -138,60 +214,102 @@ def stand_ins(definitions: Sequence[Definition]) -> list[McpTool]:
     return [McpTool(definition) for definition in definitions]
 
 
-def _parsed(server: str) -> Any:
-    """A URL with its headers, or a command with its arguments."""
-    first, _, rest = server.strip().partition(" ")
-    if first.startswith(("http://", "https://")):
-        name, colon, value = rest.partition(":")
-        if rest and not (colon and name.strip() and value.strip()):
-            raise BadInput(f"--mcp-server {_shown(server)!r}: behind a URL comes nothing, or HEADER: VALUE")
-        return first, {name.strip(): value.strip()} if rest else {}
-    try:
-        words = shlex.split(server)
-    except ValueError as error:
-        raise BadInput(f"--mcp-server {server!r}: {error}") from error
+@dataclass(frozen=True, kw_only=True)
+class _Server:
+    """A server as it was named."""
+
+    name: str
+    """For people, without what may be secret."""
+    url: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    command: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
+    """What must not be said."""
+
+    def reason(self, error: BaseException) -> str:
+        """What went wrong, in a line."""
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        said = " ".join(str(error).split())
+        for secret in self.secrets:
+            said = said.replace(secret, "…")
+        return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _parsed(server: str) -> _Server:
+    """A URL with its header, or a command with its arguments.
+
+    Raises:
+        BadInput: It is none.
+    """
+    words = server.split(None, 1)
     if not words:
         raise BadInput("--mcp-server is empty: write a URL, or a command")
-    return words
+    if "://" in words[0]:
+        return _by_url(*words)
+    try:
+        command = tuple(shlex.split(server))
+    except ValueError as error:
+        raise BadInput(f"--mcp-server {words[0]!r} …: {error}") from error
+    hidden = tuple(part for word in command[1:] for part in (word, word.partition("=")[2]) if len(part) > 3)
+    return _Server(name=_name_of(command), command=command, secrets=hidden)
 
 
-def _shown(server: str) -> str:
-    """The server without what may be secret."""
-    return server.strip().partition(" ")[0] if server.strip().startswith("http") else server.strip()
+def _by_url(url: str, rest: str = "") -> _Server:
+    parts = urlsplit(url)
+    if parts.scheme.lower() not in ("http", "https") or not parts.hostname:
+        raise BadInput(f"--mcp-server {parts.scheme}://…: write http:// or https:// and a host")
+    host = parts.netloc.rpartition("@")[2]
+    name, colon, value = (part.strip() for part in rest.partition(":"))
+    shown = f"{parts.scheme.lower()}://{host}{parts.path}"
+    if rest.strip() and not (name and colon and value):
+        raise BadInput(f"--mcp-server {shown!r}: behind a URL comes nothing, or HEADER: VALUE")
+    hidden = (value, value.split()[-1] if value else "", parts.query, parts.password or "", parts.username or "")
+    return _Server(
+        name=shown, url=url, headers={name: value} if rest.strip() else {}, secrets=tuple(filter(None, hidden))
+    )
+
+
+def _name_of(command: Sequence[str]) -> str:
+    """The program, and the first argument that is neither an option nor an assignment."""
+    plain = [word for word in command if "=" not in word]
+    first = plain[0] if plain else command[0].partition("=")[0]
+    if PurePath(first).name == "env" and len(plain) > 1:
+        plain = plain[1:]
+        first = plain[0]
+    script = next((word for word in plain[1:2] if not word.startswith("-")), None)
+    return f"{first} {script}" if script else first
 
 
 @asynccontextmanager
-async def _session(means: Any, timeout_s: float) -> AsyncIterator[Any]:
-    from datetime import timedelta
-
-    import anyio
+async def _opened(server: _Server, timeout_s: float) -> AsyncIterator[Any]:
     from mcp import ClientSession
 
     async with (
-        _transport(means, timeout_s) as (read, write),
+        _transport(server, timeout_s) as (read, write),
         ClientSession(read, write, timedelta(seconds=timeout_s)) as session,
     ):
-        with anyio.fail_after(_CONNECT_S):
+        async with asyncio.timeout(_CONNECT_S):
             await session.initialize()
         yield session
 
 
 @asynccontextmanager
-async def _transport(means: Any, timeout_s: float) -> AsyncIterator[tuple[Any, Any]]:
-    if isinstance(means, list):
+async def _transport(server: _Server, timeout_s: float) -> AsyncIterator[tuple[Any, Any]]:
+    if server.url is None:
         from mcp import StdioServerParameters
         from mcp.client.stdio import stdio_client
 
-        async with stdio_client(StdioServerParameters(command=means[0], args=means[1:])) as (read, write):
+        parameters = StdioServerParameters(command=server.command[0], args=list(server.command[1:]))
+        async with stdio_client(parameters) as (read, write):
             yield read, write
         return
     import httpx
     from mcp.client.streamable_http import streamable_http_client
 
-    url, headers = means
     async with (
-        httpx.AsyncClient(headers=headers, timeout=timeout_s) as client,
-        streamable_http_client(url, http_client=client) as (read, write, _),
+        httpx.AsyncClient(headers=dict(server.headers), timeout=timeout_s) as client,
+        streamable_http_client(server.url, http_client=client) as (read, write, _),
     ):
         yield read, write
 
@@ -207,23 +325,91 @@ async def _listed(session: Any) -> list[Any]:
             return found
 
 
-def _definition(tool: Any, server: str) -> Definition:
-    """A tool's schema as smolagents writes it; references in it are resolved."""
-    from mcpadapt.smolagents_adapter import SmolAgentsAdapter
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    loop.close()
 
-    def called(arguments: Any) -> Any:
-        raise NotImplementedError("the adapter makes the definition only")
 
-    adapted = SmolAgentsAdapter().adapt(called, tool)
-    required = set(tool.inputSchema.get("required", ()))
-    inputs = json.loads(json.dumps(adapted.inputs, default=dict))
-    for name, schema in inputs.items():
-        if name not in required:
-            schema["nullable"] = True
-        if "type" not in tool.inputSchema["properties"][name]:
-            kinds = {choice.get("type", "any") for choice in schema.get("anyOf", ())} - {"null"}
-            schema["type"] = kinds.pop() if len(kinds) == 1 else "any"
-    return {"name": adapted.name, "description": adapted.description, "inputs": inputs, "server": server}
+# -- schemas ------------------------------------------------------------------------------------------
+
+
+def definition_of(tool: Any, server: str) -> Definition:
+    """A tool's schema as smolagents writes it. References within it are resolved; none to elsewhere is followed.
+
+    Raises:
+        BadInput: It is none that an agent could call.
+    """
+    schema = tool.inputSchema if isinstance(tool.inputSchema, dict) else {}
+    required = [name for name in schema.get("required") or () if isinstance(name, str)]
+    inputs = {
+        name: _input(_resolved(given, schema), optional=name not in required)
+        for name, given in (schema.get("properties") or {}).items()
+    }
+    unusable = sorted(_TAKEN & set(inputs))
+    if unusable:
+        raise BadInput(f"an argument is called {', '.join(unusable)}, which Python keeps for itself")
+    return {
+        "name": _identifier(tool.name),
+        "description": tool.description or tool.name,
+        "inputs": inputs,
+        "required": required,
+        "server": server,
+    }
+
+
+def _resolved(schema: Any, root: Mapping[str, Any], within: tuple[str, ...] = ()) -> Any:
+    """A schema with its references replaced by what they name; one that names itself may be anything."""
+    if isinstance(schema, list):
+        return [_resolved(part, root, within) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    reference = schema.get("$ref")
+    if reference is None:
+        return {name: _resolved(part, root, within) for name, part in schema.items()}
+    if reference in within:
+        return {}
+    if not isinstance(reference, str) or not reference.startswith("#/"):
+        raise BadInput(f"its schema refers to {str(reference)[:80]!r}, which is not part of it")
+    target: Any = root
+    for part in reference[2:].split("/"):
+        target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
+    if target is None:
+        raise BadInput(f"its schema refers to {reference!r}, which is not there")
+    beside = {name: part for name, part in schema.items() if name != "$ref"}
+    found = _resolved(target, root, (*within, reference))
+    return {**(found if isinstance(found, dict) else {}), **_resolved(beside, root, within)}
+
+
+def _input(schema: Any, *, optional: bool) -> dict[str, Any]:
+    """One argument: `type`, `description`, and `nullable` where it may be left out or null."""
+    plain: dict[str, Any] = schema if isinstance(schema, dict) else {}
+    choices = [choice for name in ("anyOf", "oneOf") for choice in plain.get(name, ()) if isinstance(choice, dict)]
+    listed = [_KINDS.get(type(value), "any") for value in plain.get("enum", ())]
+    named = plain.get("type") or [choice.get("type", "any") for choice in choices] or listed or "any"
+    kinds = dict.fromkeys(kind if kind in AUTHORIZED_TYPES else "any" for kind in _flat(named))
+    told = [kind for kind in kinds if kind != "null"]
+    return {
+        **plain,
+        "type": told[0] if len(told) == 1 else "any" if "any" in told or not told else told,
+        "description": str(plain.get("description") or "see the tool's description"),
+        **({"nullable": True} if optional or "null" in kinds else {}),
+    }
+
+
+def _flat(named: Any) -> Iterator[Any]:
+    for kind in named if isinstance(named, list) else [named]:
+        yield from kind if isinstance(kind, list) else [kind]
+
+
+def _identifier(name: str) -> str:
+    """A name that Python code can call."""
+    made = re.sub(r"\W", "_", name)
+    made = made if made and not made[0].isdigit() else f"_{made}"
+    return f"{made}_" if keyword.iskeyword(made) else made
+
+
+# -- answers ------------------------------------------------------------------------------------------
 
 
 def _text_of(result: Any) -> str:
@@ -243,13 +429,6 @@ def _part(content: Any) -> str:
         return f"[{content.name}: {content.uri}]"
     kind = getattr(content, "mimeType", None) or content.type
     return f"[{kind}, {len(getattr(content, 'data', ''))} characters in base64: this agent reads text only]"
-
-
-def _reason(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def without_clashes(own: Sequence[Tool], others: Sequence[Tool]) -> list[Tool]:

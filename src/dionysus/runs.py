@@ -153,9 +153,17 @@ class Runs:
         unpacked("inputs", past.top.body)
         if past.ended is not None:
             unpacked("output", past.ended.body)
-        for trace in self._records.traces(run_id=run_id, limit=_ALL):
+        traces = {trace.id: trace for trace in self._records.traces(run_id=run_id, limit=_ALL)}
+        for trace in traces.values():
             if trace.status not in get_args(Status):
                 raise ValueError(f"status {trace.status!r}")
+            above: set[str] = set()
+            parent = trace.parent_trace_id
+            while parent in traces:
+                if parent in above:
+                    raise ValueError(f"trace {parent!r} was called by itself")
+                above.add(parent)
+                parent = traces[parent].parent_trace_id
             overview(self._traces.get_trace(trace.id))
 
 

@@ -22,7 +22,7 @@ from dionysus.cycles import Means
 from dionysus.errors import BadInput
 from dionysus.heart import BeatReport, Heart, Waking
 from dionysus.journal import Budget, InFlight, Limits
-from dionysus.journal.secrets import Secrets, key_beside, named_secrets
+from dionysus.journal.secrets import SHORTEST, Secrets, key_beside, named_secrets
 from dionysus.mcp_tools import McpServers
 from dionysus.memory.basins import Basins
 from dionysus.memory.goals import Goals
@@ -76,7 +76,8 @@ class Runtime:
         self._waits = not (isinstance(self._given_model, str) and self._given_model.partition(":")[0] in _AT_ONCE)
         self._model: Any = None
         self._key = self.settings.api_key.get_secret_value() if self.settings.api_key else None
-        known = [*named_secrets(os.environ), *([self._key] if self._key else []), *secrets]
+        key = [self._key] if self._key and len(self._key) >= SHORTEST else []  # shorter ones hit ordinary words
+        known = [*named_secrets(os.environ), *key, *secrets]
         self._new_suffix = new_suffix
         self._store = open_store(store or self.settings.store)
         try:

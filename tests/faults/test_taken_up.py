@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from smolagents import ActionStep
 
 from conftest import Repository
 from dionysus import Runtime
+from dionysus.errors import RunInterrupted
 from faults.test_faults import CYCLE, stuck_beat, wait_for
 
 # Reads pages; the third one is never over where a flag is named. Says how many calls were really made.
@@ -136,3 +138,22 @@ def test_a_holder_that_only_sleeps_still_holds(tmp_path: Path) -> None:
     assert said.startswith("held: ")
     first.kill()
     first.communicate()
+
+
+def test_a_beat_that_goes_on_keeps_to_its_basin(repository: Repository) -> None:
+    """Also where it had kept its memory before it was stopped; what was told lies with it."""
+    store = f"sqlite:///{repository.path}/mind.db"
+    with Runtime(store=store) as runtime:
+        runtime.tell("the tides follow the moon")
+        runtime.callbacks.register(ActionStep, lambda step: runtime.stop() if step.step_number == 9 else None)
+        with pytest.raises(RunInterrupted) as stopped:
+            runtime.beat(repository.path)
+    with Runtime(store=store) as runtime:
+        assert runtime.resume(str(stopped.value.run_id)).status == "success"
+        basins = [basin for basin, _ in runtime.basins.landscape() if basin.name == "beat 1"]
+        assert [basin.closed_at is not None for basin in basins] == [True]
+        (note,) = runtime.memory.recall("tides and moon", limit=1)
+        assert note.memory.basin_id == basins[0].id
+        with runtime.senses(repository.path):
+            pass
+        assert not [basin for basin, _ in runtime.basins.landscape() if basin.name.startswith("look")]

@@ -1,6 +1,7 @@
 """Tools of other MCP servers in the hands of our agents: on the record, replayed without a server."""
 
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -180,6 +181,119 @@ def test_a_server_with_our_own_tools_is_refused_and_its_token_is_kept_back(
         assert path.is_dir() or server.token.encode() not in path.read_bytes()
     beats = dionysus("beat", "-q", cwd=repository.path)
     assert "first look" in beats.out
+
+
+ODD = """
+import sys, json, asyncio
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+from mcp.types import TextContent, Tool
+
+server = Server("odd")
+schemas = json.loads(sys.argv[1])
+
+@server.list_tools()
+async def offered():
+    return [Tool(name=name, description="tides", inputSchema=schema) for name, schema in schemas.items()]
+
+@server.call_tool(validate_input=False)
+async def called(name, arguments):
+    if name == "endless":
+        return [TextContent(type="text", text="a" * 2_000_000)]
+    return [TextContent(type="text", text=json.dumps(arguments))]
+
+async def main():
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+asyncio.run(main())
+"""
+OBJECT = {"type": "object"}
+
+
+def test_odd_schemas_cost_one_tool_at_most(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    secret = tmp_path / "secret.json"
+    secret.write_text('{"type": "string", "description": "LOCALFILECONTENT"}')
+    schemas = {
+        "plain": OBJECT,
+        "anything": {**OBJECT, "properties": {"n": True}},
+        "itself": {
+            **OBJECT,
+            "properties": {"n": {"$ref": "#/$defs/N"}},
+            "$defs": {"N": {"type": "object", "properties": {"child": {"$ref": "#/$defs/N"}}}},
+        },
+        "file": {**OBJECT, "properties": {"n": {"$ref": f"file://{secret}"}}},
+        "web": {**OBJECT, "properties": {"n": {"$ref": "http://127.0.0.1:1/x.json"}}},
+        "nowhere": {**OBJECT, "properties": {"n": {"$ref": "#/$defs/none"}}},
+        "takes-self": {**OBJECT, "properties": {"self": {"type": "string"}}},
+        "null-needed": {
+            **OBJECT,
+            "properties": {"n": {"anyOf": [{"type": "integer"}, {"type": "null"}]}, "m": {"type": "string"}},
+            "required": ["n"],
+        },
+        "class": {**OBJECT, "properties": {"n": {"enum": ["a", "b"]}}},
+        "endless": OBJECT,
+    }
+    script = tmp_path / "odd.py"
+    script.write_text(ODD)
+    servers = McpServers([f"{sys.executable} {script} {shlex.quote(json.dumps(schemas))}"], timeout_s=10.0)
+    try:
+        tools = {tool.name: tool for tool in servers.tools()}
+        assert set(tools) == {"plain", "anything", "itself", "null_needed", "class_", "endless"}
+        assert "LOCALFILECONTENT" not in caplog.text + json.dumps(servers.definitions())
+        for name, why in (
+            ("file", "not part of it"),
+            ("web", "not part of it"),
+            ("nowhere", "not there"),
+            ("takes-self", "Python keeps"),
+        ):
+            assert any(f"'{name}'" in line and why in line for line in caplog.text.splitlines()), name
+        assert (tools["plain"].inputs, tools["plain"]()) == ({}, "{}")
+        assert tools["anything"].inputs["n"]["type"] == "any"
+        assert tools["itself"].inputs["n"]["type"] == "object"
+        assert tools["null_needed"](n=None) == '{"n": null}'
+        assert tools["null_needed"](n=3, m=None) == '{"n": 3}'
+        assert tools["class_"].inputs["n"]["type"] == "string"
+        with pytest.raises(DionysusError, match=r"2,000,000 characters, at most 1,000,000 are taken"):
+            tools["endless"]()
+    finally:
+        servers.close()
+    with pytest.raises(DionysusError, match="did not answer: ConnectionError: the connection was closed"):
+        tools["plain"]()
+
+
+def test_what_a_server_was_given_stays_with_it(repository: Repository, tides: str) -> None:
+    store = repository.path / ".dionysus"
+    command = f"env TIDES_API_KEY=Qa82secretQ99 {tides} --api-key=Zx82secretQ99 stdio"
+    dionysus("beat", "-q", "--mcp-server", command.replace(" --api-key=Zx82secretQ99", ""), cwd=repository.path)
+    assert len(calls_of(tides)) == 1
+    for number, server in enumerate(
+        (
+            "http://user:pWsecretQ99@127.0.0.1:1/mcp?key=kEysecretQ99",
+            "env TOKEN=abcsecretQ99 nonexistent-command",
+            "'unbalanced secretQ99",
+            "HTTP://127.0.0.1:1/mcp Authorization: Bearer abcsecretQ99",
+            "http://127.0.0.1:1/mcp\tX-Key: abcsecretQ99",
+            "ftp://127.0.0.1/secretQ99",
+            f"{sys.executable} -c pass secretQ99",
+        )
+    ):
+        (repository.path / "src/agents.py").write_text(f"x = {number}\n")
+        done = dionysus("beat", "-q", "--mcp-server", server, cwd=repository.path)
+        assert done.returncode == 2, server
+        assert "secretQ99" not in done.err.splitlines()[-1]
+    for path in store.iterdir():
+        assert path.is_dir() or b"secretQ99" not in path.read_bytes()
+
+
+def test_a_program_that_closes_nothing_ends(repository: Repository, tides: str) -> None:
+    code = (
+        "from dionysus import Runtime, Settings\n"
+        f"r = Runtime(settings=Settings(store='sqlite://', mcp_servers={tides!r}))\n"
+        f"print(r.beat({str(repository.path)!r}).status)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "success\n")
 
 
 def test_an_idle_beat_connects_to_nothing(repository: Repository) -> None:

@@ -405,6 +405,7 @@ def _first(lines: list[Any], kind: str) -> Any:
 FORGERIES: dict[str, Callable[[list[Any]], Any]] = {
     "another run's traces": lambda lines: [line["body"].update(trace="victim") for line in lines[1:]],
     "a status that there is not": lambda lines: _first(lines, "run_finished")["body"].update(status="weird"),
+    "itself as its caller": lambda lines: _first(lines, "run_started")["body"].update(parent="r1", parent_step=1),
     "a parent's step": lambda lines: _first(lines, "run_started")["body"].update(parent_step={}),
     "a coherence": lambda lines: _first(lines, "effect")["body"].update(value={"level": "high"}),
     "a task": lambda lines: _first(lines, "run_started")["body"].update(task={}),

@@ -17,6 +17,7 @@ from dionysus.errors import BadInput
 from dionysus.models.reflex import Reflex
 from dionysus.models.scripted import ScriptedModel
 from dionysus.runtime import BeatReport
+from dionysus.settings import load_settings
 from openai_server import openai_server
 
 NINE = [
@@ -454,3 +455,13 @@ def test_agents_run_unchanged_without_dionysus(repository: Repository, tmp_path:
     with Runtime(store=f"sqlite:///{tmp_path}/mind.db") as runtime:
         runtime.ask("What is there?", repository.path)
     assert {name: getattr(smol.MultiStepAgent, name) for name in before} == before
+
+
+@pytest.mark.parametrize("key", ["k", "task", "output"])
+def test_a_key_that_is_an_ordinary_word_hides_nothing(repository: Repository, key: str) -> None:
+    """Local servers take any key."""
+    with openai_server([{"name": "final_answer", "arguments": {"answer": "the task has an output"}}]) as server:
+        settings = load_settings(store="sqlite://", model="openai:m", api_base=server.url, api_key=key)
+        with Runtime(settings=settings) as runtime:
+            report = runtime.beat(repository.path)
+            assert (report.status, report.text) == ("success", "the task has an output")

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import START
+from conftest import START, Clock
 from dionysus.errors import BadInput, StoreError, StoreTooNew
 from dionysus.stores import Store, open_store
 from dionysus.stores.contract import AgentExecutionStep, AgentExecutionTrace, ModelCall, Pruned, ToolUse, Usage
 from dionysus.stores.database import Database
+from dionysus.traces import ExecutionTraceService
 
 LONG = "a long text " * 100
 
@@ -187,3 +188,32 @@ def test_several_processes_write_at_once_from_the_first_moment(tmp_path: Path) -
     store.close()
     assert [e.seq for e in events] == list(range(1, 201))
     assert {e.position for e in events} == {f"{n}.{i}" for n in range(4) for i in range(50)}
+
+
+def test_one_damaged_trace_leaves_the_others_readable(tmp_path: Path) -> None:
+    """Also where an older store with such a trace is migrated."""
+    path = tmp_path / "mind.db"
+    store = open_store(f"sqlite:///{path}")
+    ExecutionTraceService(store.records, clock=Clock()).create_trace("mine", "good")
+    damaged = ExecutionTraceService(store.records, clock=Clock()).create_trace("mine", "bad")
+    store.close()
+    with sqlite3.connect(path) as database:
+        database.execute("DROP INDEX traces_usage")
+        for column in database.execute("PRAGMA table_xinfo(traces)").fetchall():
+            if column[6]:
+                database.execute(f"ALTER TABLE traces DROP COLUMN {column[1]}")
+        for name in ("agent", "status", "success"):
+            database.execute(f"DROP INDEX traces_{name}")
+        database.execute("CREATE INDEX traces_agent ON traces(agent_name, started_at DESC)")
+        database.execute("PRAGMA user_version=2")
+        database.execute("UPDATE traces SET body = '{broken', status = 'error' WHERE id = ?", (damaged,))
+    store = open_store(f"sqlite:///{path}")
+    try:
+        traces = ExecutionTraceService(store.records, clock=Clock())
+        assert traces.get_trace("good/mine", exact=True).trace.agent_name == "mine"
+        (usage,) = traces.token_usage()
+        assert usage.traces == 2
+        with pytest.raises(StoreError, match="is damaged"):
+            traces.list_traces()
+    finally:
+        store.close()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -223,7 +224,13 @@ def test_wrong_requests_get_right_answers(day: Served) -> None:
             assert client.get("/health", headers={"Host": host}).status_code in (400, 421), host
         for host in ("localhost", "LOCALHOST:80", "[::1]:9", "127.0.0.1"):
             assert client.get("/health", headers={"Host": host}).status_code == 200
-        assert client.get("/health", headers={"Origin": "https://evil.example"}).status_code == 403
+        for origin in ("https://evil.example", "http://[", "null", "http://localhost.evil.example"):
+            assert client.get("/health", headers={"Origin": origin}).status_code == 403, origin
+        assert client.get("/health", headers={"Origin": "http://LocalHost:3000"}).status_code == 200
+        for header in (b"Origin", b"Authorization", b"Host"):
+            twice = header + b": http://localhost\r\n" + header + b": http://localhost\r\n"
+            first = b"" if header == b"Host" else b"Host: localhost\r\n"
+            assert raw(day, b"GET /health HTTP/1.1\r\n" + first + twice + b"\r\n").startswith(b"HTTP/1.1 400")
         assert raw(day, b"GET /health HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400")
         assert b'"title": "Bad Request"' in raw(day, b"\x16\x03\x01 nonsense\r\n\r\n")
         for wrong, said in (
@@ -277,6 +284,79 @@ def test_slow_clients_do_not_hold_on(repository: Repository) -> None:
         process.terminate()
         process.wait(20)
         process.communicate()
+
+
+def test_who_does_not_send_what_was_announced_is_parted_from(day: Served) -> None:
+    """Without a token, and without waiting for the time that a body has."""
+    host, port = day.url.removeprefix("http://").rsplit(":", 1)
+    stalled = []
+    for _ in range(20):
+        connection = socket.create_connection((host, int(port)), timeout=10)
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"x")
+        stalled.append(connection)
+    for connection in stalled:
+        while connection.recv(4096):  # ends, for the server says nothing more
+            pass
+        connection.close()
+    with day.client() as client:
+        assert client.get("/health").status_code == 200
+
+
+def test_more_connections_than_there_are_places(tmp_path: Path) -> None:
+    starter = tmp_path / "few.py"
+    starter.write_text(
+        "import dionysus.serving.punctual as p\np.CONNECTIONS = 3\nfrom dionysus.cli import main\nmain()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(starter), "serve", "--port", "0"], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[1].rsplit("/api", 1)[0]
+        host, port = url.removeprefix("http://").rsplit(":", 1)
+        held = [socket.create_connection((host, int(port))) for _ in range(3)]
+        refused = httpx.get(f"{url}/health")
+        assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
+        for connection in held:
+            connection.close()
+        assert any(httpx.get(f"{url}/health").status_code == 200 for _ in range(20))
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def test_it_answers_under_the_names_that_it_is_given(tmp_path: Path) -> None:
+    given = ("--host", "127.0.0.2", "--allow-host", "Dio.Example.", "--allow-host", "other.example:8817")
+    with served("serve", *given, cwd=tmp_path) as server, server.client() as client:
+        assert server.url.startswith("http://127.0.0.2:")
+        assert get(client, "/api/agents/traces")
+        for host in ("dio.example", "OTHER.example:1", "localhost"):
+            assert client.get("/health", headers={"Host": host}).status_code == 200, host
+    assert "is no name of a host" in one_line(dionysus("serve", "--allow-host", "http://x/", cwd=tmp_path))
+    (tmp_path / ".dionysus/mind.db-token").unlink()
+    (tmp_path / ".dionysus/mind.db-token").symlink_to("/nonexistent/token")
+    assert "cannot keep" in one_line(dionysus("serve", cwd=tmp_path))
+    (tmp_path / ".dionysus/mind.db-token").unlink()
+    (tmp_path / ".dionysus/mind.db-token").write_text("short")
+    assert "is none that Dionysus made" in one_line(dionysus("serve", cwd=tmp_path))
+
+
+def test_any_id_can_be_paged_over(tmp_path: Path) -> None:
+    ids = ["a" * 600, "two\nlines", "100 %2F", "é/…", "../x", "run/replay", "?#&="]
+    with Runtime(store=f"sqlite:///{tmp_path}/.dionysus/mind.db", clock=Clock()) as runtime:
+        for name in ids:
+            runtime.traces.create_trace("mine", "r", trace_id=name)
+    with served("serve", cwd=tmp_path) as server, server.client() as client:
+        page = get(client, "/api/agents/traces", limit=1)
+        found = [page["traces"][0]["id"]]
+        while page["next_cursor"] is not None:
+            page = get(client, "/api/agents/traces", limit=1, cursor=page["next_cursor"])
+            found.append(page["traces"][0]["id"])
+        assert found == ids[::-1]
+        for name in ids:
+            assert get(client, f"/api/agents/traces/{quote(name, safe='')}")["trace"]["id"] == name
 
 
 def test_how_it_starts(tmp_path: Path) -> None:

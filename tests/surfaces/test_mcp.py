@@ -3,18 +3,28 @@
 import asyncio
 import json
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CallToolResult, TextContent
+from mcp.shared.exceptions import McpError
+from mcp.types import (
+    CallToolResult,
+    CancelledNotification,
+    CancelledNotificationParams,
+    ClientNotification,
+    TextContent,
+)
 from pydantic import AnyUrl
 from smolagents import MCPClient
 
@@ -216,6 +226,110 @@ def test_the_assessment_is_the_one_that_the_plans_showed(repository: Repository)
             assert assessed(runtime.traces, before).consciousness_level == plan.coherence
 
 
+def test_a_members_trace_is_a_resource_too(repository: Repository) -> None:
+    dionysus("ask", "what is to be tested?", "-q", cwd=repository.path)
+
+    async def read() -> None:
+        async with session(repository.path, None) as opened:
+            listed = await opened.call_tool("list_traces", {"agent": "perception"})
+            assert listed.structuredContent is not None
+            trace_id = listed.structuredContent["traces"][0]["id"]
+            assert "/" in trace_id
+            told = await opened.read_resource(AnyUrl(f"dionysus://traces/{quote(trace_id, safe='')}/replay"))
+            assert getattr(told.contents[0], "text", "").startswith(f"trace {trace_id} · perception · success")
+
+    asyncio.run(read())
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from mcp.server.fastmcp import FastMCP
+time.sleep(float(sys.argv[1]))
+server = FastMCP("slow", log_level="ERROR")
+
+@server.tool()
+def tides_changed(place: str) -> str:
+    \"\"\"What changed in the tides, for the heartbeat.\"\"\"
+    Path(__file__).with_name("called").touch()
+    time.sleep(float(sys.argv[2]))
+    return "high water"
+
+server.run()
+"""
+
+
+@pytest.mark.parametrize(("connects_in", "answers_in"), [(3.0, 0.0), (0.0, 4.0)])
+def test_a_client_that_gives_up_ends_its_heartbeat(
+    repository: Repository, tmp_path: Path, connects_in: float, answers_in: float
+) -> None:
+    """Before its run has begun, and in the middle of it."""
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    slow = f"{sys.executable} {script} {connects_in} {answers_in}"
+    parameters = over_stdio(repository.path).model_copy(
+        update={"args": ["-m", "dionysus", "mcp", "--mcp-server", slow]}
+    )
+
+    async def give_up() -> Any:
+        async with stdio_client(parameters) as (read, write), ClientSession(read, write) as opened:
+            await opened.initialize()
+            beating = asyncio.create_task(opened.call_tool("trigger_heartbeat", {}))
+            if connects_in:
+                await asyncio.sleep(1.0)
+            else:
+                while not script.with_name("called").exists():
+                    await asyncio.sleep(0.05)
+            request_id = opened._request_id - 1
+            given_up = CancelledNotification(
+                method="notifications/cancelled", params=CancelledNotificationParams(requestId=request_id)
+            )
+            await opened.send_notification(ClientNotification(given_up))
+            with pytest.raises(McpError, match="cancelled"):
+                await beating
+            while True:
+                again = await opened.call_tool("trigger_heartbeat", {})
+                if not again.isError:
+                    return again.structuredContent
+                assert "a heartbeat is going on" in text_of(again)
+                await asyncio.sleep(0.2)
+
+    second = asyncio.run(give_up())
+    assert second["status"] == "success"
+    with Runtime(store=f"sqlite:///{repository.path}/.dionysus/mind.db") as runtime:
+        runs = {summary.run.run_id: summary for summary in runtime.runs.listed()}
+        second_run = runs.pop(second["run_id"])
+        assert second_run.actions == 10
+        (first,) = runs.values()
+        assert first.run.status == "interrupted"
+        assert first.actions <= 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_on_stdio(repository: Repository, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dionysus", "mcp"],
+        cwd=repository.path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+        asked = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello}
+        process.stdin.write(json.dumps(asked).encode() + b"\n")
+        process.stdin.flush()
+        assert b"dionysus_mcp" in process.stdout.readline()
+        process.send_signal(number)
+        assert process.wait(15) == 0
+    finally:
+        process.kill()
+        _, err = process.communicate()
+        assert b"Traceback" not in err
+
+
 def test_over_http_nobody_asks_without_the_token(tmp_path: Path) -> None:
     hello = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
     accept = {"Accept": "application/json, text/event-stream"}
@@ -229,6 +343,8 @@ def test_over_http_nobody_asks_without_the_token(tmp_path: Path) -> None:
         assert httpx.post(url, json=hello, headers={**may, "Origin": "http://evil.example"}).status_code == 403
         assert httpx.post(url, content=b"a" * 2_000_000, headers=may).status_code == 413
         assert httpx.post(url, content=b"{", headers=may).status_code == 400
+        pieces = (b"a" * 100_000 for _ in range(20))
+        assert httpx.post(url, content=pieces, headers=may).status_code == 413
         assert httpx.get(f"{server.url}/health", headers=server.authorization).status_code == 404
     assert "--no-token" in one_line(dionysus("mcp", "--http", "--no-token", "--host", "0.0.0.0", cwd=tmp_path))
     assert "cannot watch" in one_line(dionysus("mcp", "--watch", "nowhere", cwd=tmp_path, stdin=b""))

@@ -46,6 +46,10 @@ def test_wrong_verbs_are_refused(traces: ExecutionTraceService) -> None:
         traces.link_basin(trace_id, 1, 1.5)
     with pytest.raises(NotFound, match="traces list"):
         traces.get_trace("nope")
+    with pytest.raises(BadInput, match=r"coherence nan is not in \[0, 1\]"):
+        traces.add_step(trace_id, {"step_number": 1, "step_type": "action", "coherence": float("nan")})
+    with pytest.raises(NotFound):
+        traces.create_trace("mine", "run-9", trace_id="run-9", parent_trace_id="run-9")
     traces.create_trace("other", "run-7")
     with pytest.raises(BadInput, match="2 traces begin"):
         traces.get_trace("run-")

@@ -1,7 +1,11 @@
 """Commands that serve: REST for programs, MCP for agents."""
 
+import os
+import signal
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,8 +13,12 @@ import typer
 from dionysus.cli.given import ApiBase, ApiKey, BudgetText, Git, McpServer, Model, Store, opened
 
 if TYPE_CHECKING:
+    from dionysus.mcp_server import Heartbeats
     from dionysus.runtime import Runtime
     from dionysus.serving import Access
+
+_SETTLE_S = 20.0
+"""Seconds that a heartbeat has to come to its next call when the server ends."""
 
 Host = Annotated[str | None, typer.Option("--host", help="Where to listen; default: 127.0.0.1, this machine only.")]
 Port = Annotated[
@@ -87,15 +95,45 @@ def mcp(
                 if sys.stdin.isatty():
                     told = "dionysus_mcp waits for a client on standard input; a client starts it, or take --http"
                     print(told, file=sys.stderr)
+                _end_on_signals(runtime, beats)
                 anyio.run(server.run_stdio_async)
                 return
             with listening_at(runtime.settings.host, runtime.settings.port) as at:
-                print(f"serving {url_of(at)}/mcp; Ctrl-C ends it")
+                print(f"serving {url_of(at)}/mcp; Ctrl-C ends it", flush=True)
                 if access.token_in_shell is not None:
                     print(f"clients send: Authorization: Bearer {access.token_in_shell}", flush=True)
                 serve_app(http_app(server, access), at)
         finally:
-            beats.settle(timeout_s=60.0)
+            _settle(beats)
+
+
+def _settle(beats: "Heartbeats") -> None:
+    """Ends a heartbeat that goes on; where it hangs in a call, so does nothing else: all that was finished is kept."""
+    if not beats.settle(timeout_s=_SETTLE_S):
+        print(
+            "dionysus: ended in the middle of a call; `dionysus runs list` shows the run", file=sys.stderr, flush=True
+        )
+        os._exit(1)
+
+
+def _end_on_signals(runtime: "Runtime", beats: "Heartbeats") -> None:
+    """The first SIGINT or SIGTERM ends the server when its heartbeat has ended, the second one at once.
+
+    The thread that reads standard input cannot be woken, so the process is ended under it.
+    """
+
+    def end() -> None:
+        _settle(beats)
+        runtime.close()
+        os._exit(0)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        threading.Thread(target=end, daemon=True).start()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _access(

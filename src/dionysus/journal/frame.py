@@ -195,8 +195,8 @@ class Frame:
             inputs: What else its `run()` was given.
             made_of: What the agent is made of, to be held against when the run is taken up.
         """
-        self.started = True
         if self.run.past.take("run_started", self.path) is not None:
+            self.started = True
             if not self.is_settled:
                 self._write("run_resumed", self.path, {}, durable=self.parent is None)
             return
@@ -214,6 +214,7 @@ class Frame:
             **more,
         }
         self._write("run_started", self.path, body, durable=self.parent is None)
+        self.started = True
 
     def as_said(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Inputs of its agent's `run()`, of which the task says what it said when it was recorded: smolagents puts the

@@ -51,7 +51,7 @@ _ASSIGNED = re.compile(
 _NAMES = ("passw", "passphrase", "secret", "api", "token", "bearer")
 _DEEPEST = 40
 _KEY_BYTES = 32
-_SHORTEST = 8
+SHORTEST = 8
 """Shorter values of environment variables are not taken for secrets: they would hit ordinary words."""
 
 _as_json = json.JSONEncoder().encode
@@ -59,7 +59,7 @@ _as_json = json.JSONEncoder().encode
 
 def named_secrets(environment: Mapping[str, str]) -> list[str]:
     """Values of the environment variables whose names say that they are secret; paths of key files are none."""
-    named = [v for k, v in environment.items() if _SECRET_NAME.search(k) and len(v) >= _SHORTEST]
+    named = [v for k, v in environment.items() if _SECRET_NAME.search(k) and len(v) >= SHORTEST]
     return [value for value in named if not (os.path.isabs(value) and os.path.exists(value))]
 
 
@@ -151,11 +151,14 @@ class Secrets:
         return _mapped(value, self.hide)
 
     def hide_in_plain(self, value: Any) -> Any:
-        """`hide_in`, quick where there is nothing to hide: one look at the whole value as JSON."""
+        """`hide_in`, quick where there is nothing to hide: one look at the whole value as JSON.
+
+        The names of a body's own fields are ours, and stay.
+        """
         text = _as_json(value)
         low = text.lower()
         if self._pattern or any(hint in text for hint in self._hints) or any(name in low for name in _NAMES):
-            return self.hide_in(value)
+            return {k: self.hide_in(v) for k, v in value.items()} if isinstance(value, dict) else self.hide_in(value)
         return value
 
     def align(self, then: Any, now: Any) -> None:

@@ -62,17 +62,17 @@ class Basins:
         self._mind, self._clock = mind, clock
 
     def opened(self, place: str, name: str, *, at: datetime | None = None) -> int:
-        """The open basin of that name, made where there is none; returns its id."""
-        for basin in self._mind.basins(place=place, open_only=True):
-            if basin.name == name:
-                return basin.id
+        """The basin of that name, open again where it was closed, made where there is none; returns its id."""
+        for basin in self._mind.basins(place=place, name=name)[:1]:
+            if basin.closed_at is not None:
+                self._mind.update_basin(basin.id, closed_at=None)
+            return basin.id
         return self._mind.add_basin(name=name, place=place, opened_at=at or self._clock())
 
     def close(self, place: str, name: str) -> None:
         """The episode of that name is over; without a memory it has no basin."""
-        for basin in self._mind.basins(place=place, open_only=True):
-            if basin.name == name:
-                self._mind.update_basin(basin.id, closed_at=self._clock())
+        for basin in self._mind.basins(place=place, name=name, open_only=True):
+            self._mind.update_basin(basin.id, closed_at=self._clock())
 
     def landscape(self, place: str | None = None) -> list[tuple[Basin, float]]:
         """Basins with their activation as of now, most active first."""

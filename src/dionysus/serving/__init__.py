@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dionysus.errors import BadInput, MissingExtra
-from dionysus.serving.guard import Access, Guard
+from dionysus.serving.guard import Access, Guard, name_of
 from dionysus.stores.private import kept_beside
 
 __all__ = ["Access", "Guard", "access_for", "listening_at", "needs", "serve", "url_of"]
@@ -54,21 +54,22 @@ def access_for(
         StoreError: The token's file cannot be made.
     """
     local = is_loopback(host)
-    hosts = {name.strip().lower() for name in names if name.strip()}
+    if not (with_token or local):
+        raise BadInput(f"without a token nothing is served beyond loopback: leave out --no-token, or --host {host}")
+    hosts = {_checked(name) for name in names if name.strip()}
+    wildcard = ipaddress.ip_address(host).is_unspecified if _is_address(host) else False
+    if wildcard and not hosts:
+        raise BadInput(f"--host {host} needs --allow-host NAME: the name under which this machine is reached")
+    hosts |= _LOOPBACK | (set() if wildcard else {_checked(name) for name in (host, *_addresses(host))})
     if not with_token:
-        if not local:
-            raise BadInput(f"without a token nothing is served beyond loopback: leave out --no-token, or --host {host}")
-        return Access(token=None, hosts=_LOOPBACK | hosts, open_paths=frozenset(open_paths))
+        return Access(token=None, hosts=frozenset(hosts), open_paths=frozenset(open_paths))
+    token = token.strip() if token is not None else None
     if token is not None and (len(token) < _SHORTEST_TOKEN or not token.isascii() or not token.isprintable()):
         raise BadInput(f"DIONYSUS_TOKEN has {len(token)} characters: at least {_SHORTEST_TOKEN}, printable and ASCII")
     if not local:
-        wildcard = ipaddress.ip_address(host).is_unspecified if _is_address(host) else False
-        if wildcard and not hosts:
-            raise BadInput(f"--host {host} needs --allow-host NAME: the name under which this machine is reached")
-        hosts |= set() if wildcard else {f"[{host}]" if ":" in host else host.lower()}
         log.warning("the token travels unencrypted: put a proxy that speaks TLS before %s", host)
     made, shown = (token, "$DIONYSUS_TOKEN") if token is not None else _token(store)
-    return Access(token=made, token_in_shell=shown, hosts=_LOOPBACK | hosts, open_paths=frozenset(open_paths))
+    return Access(token=made, token_in_shell=shown, hosts=frozenset(hosts), open_paths=frozenset(open_paths))
 
 
 def is_loopback(host: str) -> bool:
@@ -77,11 +78,14 @@ def is_loopback(host: str) -> bool:
     Raises:
         BadInput: It is no address, and no name of one.
     """
+    return all(ipaddress.ip_address(address).is_loopback for address in _addresses(host))
+
+
+def _addresses(host: str) -> set[str]:
     try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        return {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     except (OSError, UnicodeError) as error:
         raise BadInput(f"--host {host!r}: {getattr(error, 'strerror', None) or error}") from error
-    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
 
 
 def listening_at(host: str, port: int) -> socket.socket:
@@ -130,6 +134,15 @@ def _token(store: Path | None) -> tuple[str, str]:
 
 def _is_token(content: bytes) -> bool:
     return len(content.strip()) >= _SHORTEST_TOKEN and content.isascii()
+
+
+def _checked(name: str) -> str:
+    """A host's name as it stands in a Host header."""
+    name = name.strip()
+    found = name_of(f"[{name}]" if _is_address(name) and ":" in name else name)
+    if found is None or not name.isascii():
+        raise BadInput(f"{name!r} is no name of a host; write it without scheme and path")
+    return found
 
 
 def _is_address(host: str) -> bool:

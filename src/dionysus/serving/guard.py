@@ -44,6 +44,8 @@ class Access:
     body_bytes: int = 1_048_576
     body_s: float = 30.0
     """Seconds until the whole body must be there."""
+    at_once: int = 100
+    """Requests that are answered at the same time."""
     refused_s: float = 2.0
     """Seconds in which a refused client may finish sending."""
     send_s: float = 30.0
@@ -51,7 +53,7 @@ class Access:
 
 
 class _Refused(Exception):
-    """The request turned out not to be acceptable while it was read."""
+    """The body is not acceptable."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -63,9 +65,13 @@ class Guard:
 
     def __init__(self, app: Any, access: Access) -> None:
         self._app, self._access = app, access
+        self._asked = 0
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Answers, or hands on. Paths reach the application undecoded: "%2F" within an id stays one."""
+        """Answers, or hands on, with the whole body at hand.
+
+        Paths reach the application undecoded: "%2F" within an id stays one.
+        """
         if scope["type"] != "http":  # the start and the end; web sockets are not served
             await self._app(scope, receive, send)
             return
@@ -79,24 +85,34 @@ class Guard:
             await answer(sending, problem(status, detail), headers)
             return
         try:
-            await self._app(scope, self._measured(receive), sending)
+            body = await self._body(scope, receive)
         except _Refused as refused:
-            if sending.started:
-                raise
             if refused.status == 413:
                 await self._read_away(receive)
             await answer(sending, problem(refused.status, refused.detail), {"connection": "close"})
+            return
+        self._asked += 1
+        try:
+            await self._app(scope, _given(body, receive), sending)
+        finally:
+            self._asked -= 1
 
     def _refusal(self, scope: dict[str, Any]) -> tuple[int, str, dict[str, str]] | None:
         access = self._access
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        names = [name for name, _ in scope["headers"]]
+        for name in (b"host", b"origin", b"authorization", b"content-length"):
+            if names.count(name) > 1:
+                return 400, f"the request has more than one {name.decode()} header", {}
+        if self._asked >= access.at_once:
+            return 503, f"{access.at_once} requests are being answered; ask again", {"retry-after": "1"}
         host = headers.get(b"host")
-        if host is None or _name_of(host) is None:
+        if host is None or name_of(host) is None:
             return 400, "the request names no host", {}
-        if _name_of(host) not in access.hosts:
-            return 421, f"this is not {_name_of(host)!r}; --allow-host makes it a name of this server", {}
+        if name_of(host) not in access.hosts:
+            return 421, f"this is not {name_of(host)!r}; --allow-host makes it a name of this server", {}
         origin = headers.get(b"origin")
-        if origin is not None and _name_of(urlsplit(origin).netloc) not in access.hosts:
+        if origin is not None and name_of(origin.partition("://")[2]) not in access.hosts:
             return 403, "pages of other origins may not ask", {}
         target = len(scope["path"]) + len(scope["query_string"])
         if target > access.target_bytes:
@@ -126,28 +142,36 @@ class Guard:
                 while (await receive()).get("more_body", False):
                     pass
 
-    def _measured(self, receive: Receive) -> Receive:
-        """The body, as long as it is small enough and comes fast enough."""
-        taken = 0
-        whole = False
-        until = asyncio.get_running_loop().time() + self._access.body_s
-
-        async def measured() -> Message:
-            nonlocal taken, whole
-            if whole:  # what comes now is that the client went away
-                return await receive()
-            try:
-                async with asyncio.timeout_at(until):
+    async def _body(self, scope: dict[str, Any], receive: Receive) -> bytes:
+        """The body, if it is small enough and comes fast enough; of those who show no token none is awaited."""
+        announced = {b"content-length", b"transfer-encoding"} & {name for name, _ in scope["headers"]}
+        if not announced or scope["path"] in self._access.open_paths:
+            return b""
+        access, body = self._access, b""
+        try:
+            async with asyncio.timeout(access.body_s):
+                more = True
+                while more:
                     message = await receive()
-            except TimeoutError as late:
-                raise _Refused(408, f"the body was not there within {self._access.body_s:g} seconds") from late
-            taken += len(message.get("body", b""))
-            whole = not message.get("more_body", False)
-            if taken > self._access.body_bytes:
-                raise _Refused(413, f"the body has more than {self._access.body_bytes} bytes")
-            return message
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(body) > access.body_bytes:
+                        raise _Refused(413, f"the body has more than {access.body_bytes} bytes")
+        except TimeoutError as late:
+            raise _Refused(408, f"the body was not there within {access.body_s:g} seconds") from late
+        return body
 
-        return measured
+
+def _given(body: bytes, receive: Receive) -> Receive:
+    """A body that was read; what comes then is that the client went away."""
+    left = [body]
+
+    async def given() -> Message:
+        if left:
+            return {"type": "http.request", "body": left.pop(), "more_body": False}
+        return await receive()
+
+    return given
 
 
 class _Sending:
@@ -167,8 +191,8 @@ class _Sending:
             await self._send(message)
 
 
-def _name_of(host: str) -> str | None:
-    """The name in a Host header, without port; None: it is none."""
+def name_of(host: str) -> str | None:
+    """The name in a Host header, lower case and without port; None: it is none."""
     try:
         parts = urlsplit(f"//{host}")
         parts.port  # noqa: B018 – a port that is none raises

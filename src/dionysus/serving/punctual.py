@@ -27,7 +27,7 @@ READ_S = 30.0
 REFUSED_S = 2.0
 """Seconds in which a refused client may finish sending, so that it reads why."""
 _HEAD_BYTES = 32_768
-_CONNECTIONS = 500
+CONNECTIONS = 500
 
 
 class Punctual(H11Protocol):
@@ -39,6 +39,8 @@ class Punctual(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """The client is there, and has yet to ask."""
         super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            self._refuse(503, f"{CONNECTIONS} connections are open; ask again")
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
@@ -57,6 +59,12 @@ class Punctual(H11Protocol):
         """No further request came."""
         super().timeout_keep_alive_handler()
         self._linger()
+
+    def on_response_complete(self) -> None:
+        """The answer is out; who has not sent all of its request by now is not waited for."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._part()
 
     def send_400_response(self, msg: str) -> None:
         """What came is no request."""
@@ -98,16 +106,23 @@ class Punctual(H11Protocol):
                 h11.EndOfMessage(),
             ):
                 self.transport.write(self.conn.send(event) or b"")
-        self._is_refused = True
-        self.transport.write_eof()
-        self.loop.call_later(REFUSED_S, self.transport.abort)
+        self._part()
+
+    def _part(self) -> None:
+        """Says nothing more, and reads nothing more."""
+        if not (self._is_refused or self.transport.is_closing()):
+            self._is_refused = True
+            self._unset_keepalive_if_required()
+            self.transport.resume_reading()
+            self.transport.write_eof()
+            self.loop.call_later(REFUSED_S, self._linger)
 
     def _linger(self, before: int | None = None) -> None:
         """Lets a client read the rest of its answer, as long as it does read."""
         left = self.transport.get_write_buffer_size()
-        if left and left == before:
+        if not left or left == before:
             self.transport.abort()
-        elif left:
+        else:
             self.loop.call_later(READ_S, self._linger, left)
 
 
@@ -133,7 +148,6 @@ def run(app: Any, at: socket.socket, *, on_stop: Callable[[], None]) -> None:
             proxy_headers=False,
             server_header=False,
             h11_max_incomplete_event_size=_HEAD_BYTES,
-            limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=5,
         ),
         on_stop,

@@ -101,12 +101,12 @@ class Mind:
         rows = self._db.rows("SELECT * FROM basins WHERE id = ?", (basin_id,))
         return self._db.record(Basin, rows[0]) if rows else None
 
-    def basins(self, *, place: str | None = None, open_only: bool = False) -> list[Basin]:
+    def basins(self, *, place: str | None = None, name: str | None = None, open_only: bool = False) -> list[Basin]:
         """Basins, last opened first."""
         rows = self._db.rows(
-            "SELECT * FROM basins WHERE (?1 IS NULL OR place = ?1) AND (NOT ?2 OR closed_at IS NULL) "
-            "ORDER BY opened_at DESC, id DESC",
-            (place, open_only),
+            "SELECT * FROM basins WHERE (?1 IS NULL OR place = ?1) AND (?2 IS NULL OR name = ?2) "
+            "AND (NOT ?3 OR closed_at IS NULL) ORDER BY opened_at DESC, id DESC",
+            (place, name, open_only),
         )
         return [self._db.record(Basin, row) for row in rows]
 

@@ -19,7 +19,7 @@ def kept_beside(store: Path, ending: str, fresh: Callable[[], bytes], is_whole: 
     """
     path = store.with_name(store.name + ending)
     try:
-        while not path.exists():
+        while not os.path.lexists(path):
             made = path.with_name(f"{path.name}.{os.urandom(4).hex()}")
             with os.fdopen(os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
                 file.write(fresh())

@@ -4,13 +4,13 @@
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from dionysus.stores.contract import AgentExecutionStep, AgentExecutionTrace, BasinLink, CreatedMemory, StepType
-from dionysus.traces.service import ExecutionTraceService, FullTrace
+from dionysus.traces.service import ExecutionTraceService, FullTrace, TraceTree
 
 MomentKind = Literal[
     "plan", "thought", "call", "observation", "pruned", "error", "model_error", "callback_error", "basin", "memory"
@@ -74,18 +74,7 @@ def retold(
         NotFound: No such trace.
         BadInput: Several begin so.
     """
-    full = traces.get_trace(trace_id, exact=exact, after=after, limit=limit)
-    acts = {step.step_number for step in full.steps if step.step_type != "planning"}
-    members = {
-        child.id: retold(traces, child.id, exact=True, limit=limit)
-        for child in full.delegated
-        if child.parent_step in acts
-    }
-    return Replay(
-        trace=full.trace,
-        scenes=tuple(_scene(full, step, members) for step in full.steps),
-        next_after=full.next_after,
-    )
+    return _retold(traces.get_tree(trace_id, exact=exact, after=after, limit=limit))
 
 
 def line_of(step: AgentExecutionStep) -> str:
@@ -93,9 +82,20 @@ def line_of(step: AgentExecutionStep) -> str:
     return " · ".join(_parts(step))
 
 
-def _scene(full: FullTrace, step: AgentExecutionStep, members: dict[str, Replay]) -> Scene:
+def _retold(tree: TraceTree) -> Replay:
+    members = {trace_id: _retold(member) for trace_id, member in tree.members.items()}
+    return Replay(
+        trace=tree.full.trace,
+        scenes=tuple(_scene(tree.full, step, members) for step in tree.full.steps),
+        next_after=tree.full.next_after,
+    )
+
+
+def _scene(full: FullTrace, step: AgentExecutionStep, members: Mapping[str, Replay]) -> Scene:
     acted = step.step_type != "planning"
-    called = [child.id for child in full.delegated if acted and child.parent_step == step.step_number]
+    called = [
+        child.id for child in full.delegated if acted and child.parent_step == step.step_number and child.id in members
+    ]
     return Scene(
         order=step.order,
         step_number=step.step_number,

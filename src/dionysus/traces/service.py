@@ -42,6 +42,23 @@ class FullTrace:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TraceTree:
+    """A trace with the traces of the agents that the steps shown called, and so on."""
+
+    full: FullTrace
+    members: Mapping[str, "TraceTree"]
+    """By the trace's id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Family:
+    """The traces of one run, and what its journal tells of those that run."""
+
+    traces: list[AgentExecutionTrace]
+    stories: Mapping[str, Story]
+
+
+@dataclass(frozen=True, kw_only=True)
 class TracePage:
     """Some traces, newest first, and where there are more."""
 
@@ -84,9 +101,12 @@ class ExecutionTraceService:
 
         Raises:
             BadInput: There is a trace of that id.
+            NotFound: There is none of the parent's.
         """
         new = trace_id or f"{run_id}/{agent_name}"
         with self._records.transaction():
+            if parent_trace_id is not None:
+                self._require(parent_trace_id)
             if self._records.trace(new) is not None:
                 raise BadInput(f"trace {new!r} exists; give another run_id or trace_id")
             self._records.save_trace(
@@ -120,6 +140,9 @@ class ExecutionTraceService:
         if unknown or missing:
             wrong = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
             raise BadInput(f"step_data: {wrong}; it takes {sorted(_STEP_FIELDS)}")
+        coherence = step_data.get("coherence")
+        if coherence is not None and not 0 <= coherence <= 1:
+            raise BadInput(f"step_data: coherence {coherence!r} is not in [0, 1]")
         with self._records.transaction():
             trace = self._require(trace_id)
             order = self._records.next_order(trace_id)
@@ -195,18 +218,42 @@ class ExecutionTraceService:
             BadInput: Several begin so.
         """
         trace = self._require(trace_id) if exact else self._found(trace_id)
-        of_run = self._records.traces(run_id=trace.run_id, limit=_OF_A_RUN)
-        running = {t.run_id for t in of_run if t.status == "running"}
-        stories = stories_of(self._records, trace.run_id) if running else {}
-        children = [_as_it_is(t, stories) for t in of_run if t.parent_trace_id == trace.id]
+        return self._full(trace, self._family(trace.run_id), after, limit)
+
+    def get_tree(self, trace_id: str, *, exact: bool = False, after: int = 0, limit: int | None = None) -> TraceTree:
+        """`get_trace`, with the traces of the agents that the steps shown called.
+
+        Args:
+            limit: At most so many steps of each.
+        """
+        trace = self._require(trace_id) if exact else self._found(trace_id)
+        return self._tree(trace, self._family(trace.run_id), after, limit, frozenset())
+
+    def _tree(
+        self, trace: AgentExecutionTrace, family: _Family, after: int, limit: int | None, above: frozenset[str]
+    ) -> TraceTree:
+        full = self._full(trace, family, after, limit)
+        acted = {step.step_number for step in full.steps if step.step_type != "planning"}
+        seen = above | {trace.id}
+        called = [child for child in full.delegated if child.parent_step in acted and child.id not in seen]
+        return TraceTree(full=full, members={child.id: self._tree(child, family, 0, limit, seen) for child in called})
+
+    def _family(self, run_id: str) -> _Family:
+        traces = self._records.traces(run_id=run_id, limit=_OF_A_RUN)
+        is_running = any(trace.status == "running" for trace in traces)
+        return _Family(traces=traces, stories=stories_of(self._records, run_id) if is_running else {})
+
+    def _full(self, trace: AgentExecutionTrace, family: _Family, after: int, limit: int | None) -> FullTrace:
         one_more = -1 if limit is None else limit + 1
-        story = stories.get(trace.id) if trace.status == "running" else None
+        story = family.stories.get(trace.id) if trace.status == "running" else None
         if story is not None:  # None: finished, or opened by hand
             trace = story.as_trace()
-            steps = [story.as_step(key) for key in story.steps][after : None if limit is None else after + one_more]
+            keys = list(story.steps)[after : None if limit is None else after + one_more]
+            steps = [story.as_step(key) for key in keys]
         else:
             steps = self._records.steps(trace.id, after=after, limit=one_more)
         shown = steps[:limit]
+        children = [_as_it_is(t, family.stories) for t in family.traces if t.parent_trace_id == trace.id]
         return FullTrace(
             trace=trace,
             steps=tuple(shown),
