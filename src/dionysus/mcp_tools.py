@@ -35,6 +35,7 @@ Definition = dict[str, Any]
 _CONNECT_S = 30.0
 _END_S = 5.0
 _RESULT_CHARS = 1_000_000
+_SCHEMA_PARTS = 10_000
 _KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _TAKEN = {"self", "args", "sanitize_inputs_outputs"}
 """Names of arguments that calls of smolagents' tools have themselves."""
@@ -342,8 +343,9 @@ def definition_of(tool: Any, server: str) -> Definition:
     """
     schema = tool.inputSchema if isinstance(tool.inputSchema, dict) else {}
     required = [name for name in schema.get("required") or () if isinstance(name, str)]
+    resolving = _Resolving(schema)
     inputs = {
-        name: _input(_resolved(given, schema), optional=name not in required)
+        name: _input(resolving.resolved(given), optional=name not in required)
         for name, given in (schema.get("properties") or {}).items()
     }
     unusable = sorted(_TAKEN & set(inputs))
@@ -358,27 +360,42 @@ def definition_of(tool: Any, server: str) -> Definition:
     }
 
 
-def _resolved(schema: Any, root: Mapping[str, Any], within: tuple[str, ...] = ()) -> Any:
-    """A schema with its references replaced by what they name; one that names itself may be anything."""
-    if isinstance(schema, list):
-        return [_resolved(part, root, within) for part in schema]
-    if not isinstance(schema, dict):
-        return schema
-    reference = schema.get("$ref")
-    if reference is None:
-        return {name: _resolved(part, root, within) for name, part in schema.items()}
-    if reference in within:
-        return {}
-    if not isinstance(reference, str) or not reference.startswith("#/"):
-        raise BadInput(f"its schema refers to {str(reference)[:80]!r}, which is not part of it")
-    target: Any = root
-    for part in reference[2:].split("/"):
-        target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
-    if target is None:
-        raise BadInput(f"its schema refers to {reference!r}, which is not there")
-    beside = {name: part for name, part in schema.items() if name != "$ref"}
-    found = _resolved(target, root, (*within, reference))
-    return {**(found if isinstance(found, dict) else {}), **_resolved(beside, root, within)}
+class _Resolving:
+    """References within one schema, replaced by what they name; one that names itself may be anything."""
+
+    def __init__(self, root: Mapping[str, Any]) -> None:
+        self._root, self._parts = root, 0
+
+    def resolved(self, schema: Any, within: tuple[str, ...] = ()) -> Any:
+        """
+        Raises:
+            BadInput: It refers to what is not part of it, or grows beyond all measure.
+        """
+        self._parts += 1
+        if self._parts > _SCHEMA_PARTS:
+            raise BadInput(f"its schema has more than {_SCHEMA_PARTS:,} parts")
+        if isinstance(schema, list):
+            return [self.resolved(part, within) for part in schema]
+        if not isinstance(schema, dict):
+            return schema
+        beside = {name: self.resolved(part, within) for name, part in schema.items() if name != "$ref"}
+        if "$ref" not in schema:
+            return beside
+        reference = schema["$ref"]
+        if reference in within:
+            return beside
+        found = self.resolved(self._named(reference), (*within, reference))
+        return {**(found if isinstance(found, dict) else {}), **beside}
+
+    def _named(self, reference: Any) -> Any:
+        if not isinstance(reference, str) or not reference.startswith("#/"):
+            raise BadInput(f"its schema refers to {str(reference)[:80]!r}, which is not part of it")
+        target: Any = self._root
+        for part in reference[2:].split("/"):
+            target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
+        if target is None:
+            raise BadInput(f"its schema refers to {reference!r}, which is not there")
+        return target
 
 
 def _input(schema: Any, *, optional: bool) -> dict[str, Any]:

@@ -225,6 +225,15 @@ def test_odd_schemas_cost_one_tool_at_most(tmp_path: Path, caplog: pytest.LogCap
         "file": {**OBJECT, "properties": {"n": {"$ref": f"file://{secret}"}}},
         "web": {**OBJECT, "properties": {"n": {"$ref": "http://127.0.0.1:1/x.json"}}},
         "nowhere": {**OBJECT, "properties": {"n": {"$ref": "#/$defs/none"}}},
+        "doubling": {
+            **OBJECT,
+            "properties": {"n": {"$ref": "#/$defs/N0"}},
+            "$defs": {
+                f"N{i}": {"properties": {"a": {"$ref": f"#/$defs/N{i + 1}"}, "b": {"$ref": f"#/$defs/N{i + 1}"}}}
+                for i in range(40)
+            }
+            | {"N40": {"type": "string"}},
+        },
         "takes-self": {**OBJECT, "properties": {"self": {"type": "string"}}},
         "null-needed": {
             **OBJECT,
@@ -245,6 +254,7 @@ def test_odd_schemas_cost_one_tool_at_most(tmp_path: Path, caplog: pytest.LogCap
             ("file", "not part of it"),
             ("web", "not part of it"),
             ("nowhere", "not there"),
+            ("doubling", "more than 10,000 parts"),
             ("takes-self", "Python keeps"),
         ):
             assert any(f"'{name}'" in line and why in line for line in caplog.text.splitlines()), name
