@@ -92,7 +92,7 @@ class Claims:
                     status="running",
                     started_at=self._clock(),
                     holder=self._holder.claim(),
-                    request=self.secrets.hide_in_plain({**(request or {}), "budget": set_limits.budget.as_plain()}),
+                    request=self.secrets.hide_in_body({**(request or {}), "budget": set_limits.budget.as_plain()}),
                 )
             )
             frame = self._top_frame(run_id, agent_name, Past(), set_limits, in_flight, owner)
@@ -185,7 +185,7 @@ class Claims:
                     status="running",
                     started_at=self._clock(),
                     holder=self._holder.claim(),
-                    request=self.secrets.hide_in_plain(
+                    request=self.secrets.hide_in_body(
                         {**request, "budget": chosen.budget.as_plain(), "at_step": at_step}
                     ),
                     parent=run_id,

@@ -1,7 +1,7 @@
 """The heartbeat's cycle: look without a model, wake an agent if something happened, keep what it learned."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -12,7 +12,7 @@ from smolagents import Tool
 from dionysus.agents.heartbeat import PLANNING_INTERVAL, HeartbeatAgent
 from dionysus.agents.tools import Senses, heartbeat_tools
 from dionysus.cycles import Cycle, Means
-from dionysus.errors import BadInput, RunInterrupted
+from dionysus.errors import BadInput, StoreError
 from dionysus.journal import Frame, Limits
 from dionysus.mcp_tools import without_clashes
 from dionysus.memory.goals import Goals
@@ -61,6 +61,8 @@ class BeatReport:
     """Idle: when the last beat with something to do was."""
     since_beat: int | None = None
     next_due: Goal | None = None
+    reflex: bool = False
+    """Rules thought, not an LLM."""
 
 
 _CAN_GO_ON = ("interrupted", "budget_exhausted")
@@ -181,7 +183,7 @@ class Heart(Cycle):
             frame, ending = attached.perform(
                 agent.beat_task, run_id=str(beat.run_id), limits=limits, accept_changes=accept_changes
             )
-        report = self._report(frame, beat, ending)
+        report = self._report(frame, beat, ending, model)
         self._close(beat, senses, report)
         return report
 
@@ -206,12 +208,14 @@ class Heart(Cycle):
     def _end_noted(self, beat: Beat) -> Iterator[None]:
         try:
             yield
-        except BaseException as error:
-            stopped = isinstance(error, RunInterrupted | KeyboardInterrupt)
-            self._store.mind.update_beat(replace(beat, status="interrupted" if stopped else "failed"))
+        except BaseException:
+            with suppress(StoreError):  # then the next runtime that opens notes it
+                run = self._store.records.run(str(beat.run_id))
+                failed = run is not None and run.status == "error"
+                self._store.mind.update_beat(replace(beat, status="failed" if failed else "interrupted"))
             raise
 
-    def _report(self, frame: Frame, beat: Beat, ending: Ending) -> BeatReport:
+    def _report(self, frame: Frame, beat: Beat, ending: Ending, model: Any) -> BeatReport:
         return BeatReport(
             number=beat.number,
             status=ending.status,
@@ -229,6 +233,7 @@ class Heart(Cycle):
             chars_saved=frame.spent.chars_saved,
             basins_activated=len({b["id"] for basins in frame.effects["basins"] for b in basins}),
             seconds=self._seconds_since(beat.started_at),
+            reflex=bool(getattr(model, "is_reflex", False)),
         )
 
     def _remember_notes(self, beat: Beat, senses: Senses) -> None:

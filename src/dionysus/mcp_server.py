@@ -31,6 +31,7 @@ from dionysus.findings import parse
 from dionysus.memory.basins import Activation
 from dionysus.runtime import BeatReport, Runtime, checked_text
 from dionysus.serving import Access, Guard
+from dionysus.serving.problems import answer, problem
 from dionysus.stores.contract import Goal, Memory, Status
 from dionysus.traces import FullTrace, retold
 from dionysus.traces.render import replay
@@ -149,6 +150,8 @@ class Heartbeats:
     def __init__(self, runtime: Runtime, watch: Path, *, git: bool) -> None:
         self._runtime, self._watch, self._git = runtime, watch, git
         self._one = threading.Lock()
+        self._turn = threading.Lock()
+        """Held while it is looked at, or changed, whose beat goes on."""
         self._beat: _Beat | None = None
         self._is_over = False
         runtime.callbacks.register(ActionStep, self._acted)
@@ -165,8 +168,9 @@ class Heartbeats:
     def settle(self, timeout_s: float) -> bool:
         """No beat begins any more; ends one that goes on before its next call. False: it did not end in time."""
         self._is_over = True
-        if self._beat is not None:
-            self._end(self._beat, "the server ends")
+        beat = self._beat
+        if beat is not None:
+            self._end(beat, "the server ends")
         if not self._one.acquire(timeout=timeout_s):
             return False
         self._one.release()
@@ -176,20 +180,24 @@ class Heartbeats:
         if not self._one.acquire(blocking=False):
             raise BadInput("a heartbeat is going on; wait for it to end")
         try:
-            self._beat = beat
+            with self._turn:
+                self._beat = beat
+            self._runtime.check_store()
             if self._is_over or beat.reason is not None:
                 raise BadInput("the heartbeat was stopped before it began")
             return self._runtime.beat(self._watch, git=self._git, on_wake=lambda _: self._still_wanted(beat))
         except RunInterrupted as stop:
             raise BadInput(f"the heartbeat was stopped ({stop}); run {stop.run_id!r} can be resumed") from stop
         finally:
-            self._beat = None
+            with self._turn:
+                self._beat = None
             self._one.release()
 
     def _end(self, beat: "_Beat", reason: str) -> None:
-        beat.reason = reason  # one that has yet to wake stops then
-        if self._beat is beat:
-            self._runtime.stop(reason)
+        with self._turn:
+            beat.reason = reason  # one that has yet to wake stops then
+            if self._beat is beat:
+                self._runtime.stop(reason)
 
     def _still_wanted(self, beat: "_Beat") -> None:
         if beat.reason is not None:
@@ -261,8 +269,21 @@ def server_over(
 
 
 def http_app(server: FastMCP[None], access: Access) -> Guard:
-    """The server as an ASGI application, at `/mcp`, for those whom `access` lets in."""
-    return Guard(server.streamable_http_app(), access)
+    """The server as an ASGI application, at `/mcp`, for those whom `access` lets in.
+
+    It keeps no sessions, so there is nothing to listen for with GET: all that is said is said in the answer to a POST.
+    """
+    inner = server.streamable_http_app()
+
+    async def posts(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and scope["path"] != "/mcp":
+            await answer(send, problem(404, "the server is at /mcp"))
+        elif scope["type"] == "http" and scope["method"] != "POST":
+            await answer(send, problem(405, "ask with POST /mcp"), {"allow": "POST"})
+        else:
+            await inner(scope, receive, send)
+
+    return Guard(posts, access)
 
 
 def beats_tool(beats: Heartbeats) -> Callable[..., Awaitable[BeatReport]]:
@@ -299,6 +320,7 @@ def _tools(runtime: Runtime, watch: Path, *, git: bool) -> list[Tool]:
         strength: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False, description="The drive; 1 is usual.")],
     ) -> Activation:
         """Drive an attractor basin: its activation rises towards 1, less so when driven often, and decays."""
+        runtime.check_store()
         return runtime.basins.activate_basin(basin_id, strength)
 
     def get_active_basins(
@@ -321,6 +343,7 @@ def _tools(runtime: Runtime, watch: Path, *, git: bool) -> list[Tool]:
         limit: Annotated[int, Field(ge=1, le=50)] = 5,
     ) -> Recalled:
         """Find memories – earlier beats, commits, notes, facts – and activate the basins that they lie in."""
+        runtime.check_store()
         hits = runtime.memory.recall(checked_text("query", query), place=place, limit=limit)
         drives = [(hit.memory.basin_id, hit.score) for hit in hits if hit.memory.basin_id is not None]
         return Recalled(
@@ -329,6 +352,7 @@ def _tools(runtime: Runtime, watch: Path, *, git: bool) -> list[Tool]:
 
     def remember(text: Annotated[str, Field(description="The fact.")]) -> Remembered:
         """Keep a fact in memory; what looks like a secret in it is replaced."""
+        runtime.check_store()
         return Remembered(memory_id=runtime.remember(text))
 
     def observe_environment() -> Observations:

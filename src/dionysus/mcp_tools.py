@@ -14,14 +14,14 @@ import re
 import shlex
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Future, wait
+from concurrent.futures import CancelledError, Future
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import PurePath
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from smolagents import Tool
 from smolagents.tools import AUTHORIZED_TYPES
@@ -37,6 +37,7 @@ _END_S = 5.0
 _RESULT_CHARS = 1_000_000
 _SCHEMA_PARTS = 10_000
 _KINDS = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+_RUNS_OTHERS = re.compile(r"python[\d.]*(\.exe)?|node|npx|bunx|uvx?|deno|java|sh|bash")
 _TAKEN = {"self", "args", "sanitize_inputs_outputs"}
 """Names of arguments that calls of smolagents' tools have themselves."""
 
@@ -85,8 +86,10 @@ class McpServers:
         self._servers = [_parsed(server) for server in servers]
         self._timeout_s = timeout_s
         self._tools: list[McpTool] | None = None
+        self._has_lost = False
+        """A connection ended by itself: the next use connects anew."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ends: list[Callable[[], object]] = []
+        self._lock = threading.RLock()
 
     def __bool__(self) -> bool:
         return bool(self._servers)
@@ -111,30 +114,36 @@ class McpServers:
             BadInput: A server cannot be reached, or two tools have the same name.
             MissingExtra: The protocol's client is not installed.
         """
-        if self._tools is None:
-            if find_spec("mcp") is None:
-                raise MissingExtra("a tool of another MCP server", "mcp")
-            try:
-                found = [tool for server in self._servers for tool in self._connected(server)]
-                names = [tool.name for tool in found]
-                twice = sorted({name for name in names if names.count(name) > 1})
-                if twice:
-                    raise BadInput(f"more than one tool of the MCP servers is called {', '.join(twice)}")
-            except BaseException:
+        with self._lock:
+            if self._has_lost:
                 self.close()
-                raise
-            self._tools = found
-        return self._tools
+            if self._tools is None:
+                self._tools = self._all_connected()
+            return self._tools
 
     def close(self) -> None:
         """Ends the connections, the servers that were started for them, and calls that still wait."""
-        for end in self._ends:
-            end()
-        self._ends.clear()
-        self._tools = None
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._loop = None
+        with self._lock:
+            loop, self._loop = self._loop, None
+            self._tools, self._has_lost = None, False
+        if loop is not None:
+            with suppress(TimeoutError):  # a server that does not end is left to the system
+                asyncio.run_coroutine_threadsafe(_ended(), loop).result(_END_S)
+            loop.call_soon_threadsafe(loop.stop)
+
+    def _all_connected(self) -> list[McpTool]:
+        if find_spec("mcp") is None:
+            raise MissingExtra("a tool of another MCP server", "mcp")
+        try:
+            found = [tool for server in self._servers for tool in self._connected(server)]
+            names = [tool.name for tool in found]
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise BadInput(f"more than one tool of the MCP servers is called {', '.join(twice)}")
+        except BaseException:
+            self.close()
+            raise
+        return found
 
     def _connected(self, server: "_Server") -> list[McpTool]:
         try:
@@ -155,6 +164,7 @@ class McpServers:
             try:
                 result = self._wait(session.call_tool(name, arguments))
             except (Exception, BaseExceptionGroup, CancelledError) as error:
+                self._has_lost |= _is_lost(error)
                 said = f"{name} of the MCP server {server.name!r} did not answer: {server.reason(error)}"
                 raise DionysusError(said) from error
             text = outside(_text_of(result))
@@ -181,33 +191,28 @@ class McpServers:
                     await asyncio.Event().wait()  # until `close` cancels this
             except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 – said to whoever asked for the session
                 if ready.done():  # each call will say that it got no answer
+                    self._has_lost = True
                     log.warning("the MCP server %r ended: %s", server.name, server.reason(error))
                 else:
                     ready.set_exception(BadInput(server.reason(error)))
 
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=_run, args=(self._loop,), name="dionysus-mcp", daemon=True).start()
-        task = asyncio.run_coroutine_threadsafe(stay(), self._loop)
-
-        def end() -> None:
-            task.cancel()
-            wait([task], timeout=_END_S)
-
-        self._ends.append(end)
+        self._submitted(stay())
         return ready.result(_CONNECT_S + _END_S)
 
     def _wait(self, calling: Coroutine[Any, Any, Any]) -> Any:
-        if self._loop is None:
-            calling.close()
-            raise ConnectionError("the connection was closed")
-        task = asyncio.run_coroutine_threadsafe(calling, self._loop)
-        self._ends.append(task.cancel)
-        try:
-            return task.result(self._timeout_s + _END_S)
-        finally:
-            with suppress(ValueError):
-                self._ends.remove(task.cancel)
+        with self._lock:
+            if self._loop is None:
+                calling.close()
+                raise ConnectionError("the connection was closed")
+            task = self._submitted(calling)
+        return task.result(self._timeout_s + _END_S)
+
+    def _submitted(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=_run, args=(self._loop,), name="dionysus-mcp", daemon=True).start()
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
 
 
 def stand_ins(definitions: Sequence[Definition]) -> list[McpTool]:
@@ -231,7 +236,9 @@ class _Server:
         """What went wrong, in a line."""
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
-        said = " ".join(str(error).split())
+        if _is_lost(error):
+            return "the server ended"
+        said = re.sub(r"\w+://[^\s'\"]+", self.name, " ".join(str(error).split()))
         for secret in self.secrets:
             said = said.replace(secret, "…")
         return f"{type(error).__name__}: {said}" if said else type(error).__name__
@@ -262,24 +269,27 @@ def _by_url(url: str, rest: str = "") -> _Server:
         raise BadInput(f"--mcp-server {parts.scheme}://…: write http:// or https:// and a host")
     host = parts.netloc.rpartition("@")[2]
     name, colon, value = (part.strip() for part in rest.partition(":"))
-    shown = f"{parts.scheme.lower()}://{host}{parts.path}"
+    shown = f"{parts.scheme.lower()}://{host}" + ("/…" if parts.path.strip("/") else "")
     if rest.strip() and not (name and colon and value):
         raise BadInput(f"--mcp-server {shown!r}: behind a URL comes nothing, or HEADER: VALUE")
-    hidden = (value, value.split()[-1] if value else "", parts.query, parts.password or "", parts.username or "")
+    hidden = (value, value.split()[-1] if value else "", parts.query, parts.password or "")
     return _Server(
-        name=shown, url=url, headers={name: value} if rest.strip() else {}, secrets=tuple(filter(None, hidden))
+        name=shown,
+        url=url,
+        headers={name: value} if rest.strip() else {},
+        secrets=tuple(secret for secret in hidden if len(secret) > 3),
     )
 
 
 def _name_of(command: Sequence[str]) -> str:
-    """The program, and the first argument that is neither an option nor an assignment."""
-    plain = [word for word in command if "=" not in word]
-    first = plain[0] if plain else command[0].partition("=")[0]
-    if PurePath(first).name == "env" and len(plain) > 1:
-        plain = plain[1:]
-        first = plain[0]
-    script = next((word for word in plain[1:2] if not word.startswith("-")), None)
-    return f"{first} {script}" if script else first
+    """The program; of those that only run another one, that one's name: other arguments may be secret."""
+    words = list(command)
+    if PurePath(words[0]).name == "env":
+        words = [word for word in words[1:] if not ("=" in word or word.startswith("-"))] or words[:1]
+    if not _RUNS_OTHERS.fullmatch(PurePath(words[0]).name):
+        return words[0]
+    what = next((word for word in words[1:] if not word.startswith("-")), None)
+    return words[0] if what is None or "=" in what else f"{words[0]} {PurePath(what.partition('://')[0]).name}"
 
 
 @asynccontextmanager
@@ -324,6 +334,21 @@ async def _listed(session: Any) -> list[Any]:
         cursor = page.nextCursor
         if cursor is None:
             return found
+
+
+async def _ended() -> None:
+    """All that goes on on this loop is over: sessions, servers, calls."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=_END_S)
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Whether a call failed because its connection is no more."""
+    gone = type(error).__name__ in ("ClosedResourceError", "BrokenResourceError", "EndOfStream")
+    return gone or "Connection closed" in str(error)
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:
@@ -378,7 +403,7 @@ class _Resolving:
             return [self.resolved(part, within) for part in schema]
         if not isinstance(schema, dict):
             return schema
-        beside = {name: self.resolved(part, within) for name, part in schema.items() if name != "$ref"}
+        beside = {key: self._keyword(key, part, within) for key, part in schema.items() if key != "$ref"}
         if "$ref" not in schema:
             return beside
         reference = schema["$ref"]
@@ -387,12 +412,24 @@ class _Resolving:
         found = self.resolved(self._named(reference), (*within, reference))
         return {**(found if isinstance(found, dict) else {}), **beside}
 
+    def _keyword(self, key: str, part: Any, within: tuple[str, ...]) -> Any:
+        if key in ("default", "const", "enum", "examples"):  # data, not schemas
+            return part
+        if key in ("properties", "patternProperties", "$defs", "definitions") and isinstance(part, dict):
+            named = {} if key in ("$defs", "definitions") else part  # what is defined stands where it is used
+            return {name: self.resolved(inner, within) for name, inner in named.items()}
+        return self.resolved(part, within)
+
     def _named(self, reference: Any) -> Any:
-        if not isinstance(reference, str) or not reference.startswith("#/"):
+        if not isinstance(reference, str) or not (reference == "#" or reference.startswith("#/")):
             raise BadInput(f"its schema refers to {str(reference)[:80]!r}, which is not part of it")
         target: Any = self._root
-        for part in reference[2:].split("/"):
-            target = target.get(part.replace("~1", "/").replace("~0", "~")) if isinstance(target, dict) else None
+        for part in unquote(reference).split("/")[1:]:
+            name = part.replace("~1", "/").replace("~0", "~")
+            if isinstance(target, list) and name.isdigit():
+                target = dict(enumerate(target)).get(int(name))
+            else:
+                target = target.get(name) if isinstance(target, dict) else None
         if target is None:
             raise BadInput(f"its schema refers to {reference!r}, which is not there")
         return target
@@ -401,7 +438,9 @@ class _Resolving:
 def _input(schema: Any, *, optional: bool) -> dict[str, Any]:
     """One argument: `type`, `description`, and `nullable` where it may be left out or null."""
     plain: dict[str, Any] = schema if isinstance(schema, dict) else {}
-    choices = [choice for name in ("anyOf", "oneOf") for choice in plain.get(name, ()) if isinstance(choice, dict)]
+    choices = [
+        choice for name in ("anyOf", "oneOf", "allOf") for choice in plain.get(name, ()) if isinstance(choice, dict)
+    ]
     listed = [_KINDS.get(type(value), "any") for value in plain.get("enum", ())]
     named = plain.get("type") or [choice.get("type", "any") for choice in choices] or listed or "any"
     kinds = dict.fromkeys(kind if kind in AUTHORIZED_TYPES else "any" for kind in _flat(named))

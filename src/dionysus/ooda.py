@@ -53,6 +53,8 @@ class Answer:
     chars_saved: int = 0
     """Characters that pruning kept out, summed over all prompts."""
     seconds: float = 0.0
+    reflex: bool = False
+    """Rules thought, not an LLM."""
 
 
 class Mind(Cycle):
@@ -108,7 +110,7 @@ class Mind(Cycle):
             )
         finally:
             self._watch.close(senses)
-        return self._answer(frame, ending, senses)
+        return self._answer(frame, ending, senses, model)
 
     def _agent(self, senses: Senses, model: Any, others: Sequence[Tool] = ()) -> ConsciousnessManager:
         planned: dict[str, Any] = {} if self._means.planning else {"planning_interval": None}
@@ -126,7 +128,7 @@ class Mind(Cycle):
 
         return ConsciousnessManager(members, model, **planned)
 
-    def _answer(self, frame: Frame, ending: Ending, senses: Senses) -> Answer:
+    def _answer(self, frame: Frame, ending: Ending, senses: Senses, model: Any) -> Answer:
         traces = sorted(self._store.records.traces(run_id=frame.run.id, limit=1000), key=lambda t: t.started_at)
         spent = frame.run.spent
         return Answer(
@@ -144,4 +146,5 @@ class Mind(Cycle):
             prompt_chars=spent.prompt_chars,
             chars_saved=spent.chars_saved,
             seconds=(self._clock() - senses.now).total_seconds(),
+            reflex=bool(getattr(model, "is_reflex", False)),
         )

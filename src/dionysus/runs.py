@@ -126,10 +126,10 @@ class Runs:
         with self._store.transaction():
             if self._records.run(run_id) is not None:
                 raise BadInput(f"run {run_id!r} exists; take it in under another id with --as ID")
-            self._records.save_run(replace(record, request=self._secrets.hide_in(record.request)))
+            self._records.save_run(replace(record, request=self._secrets.hide_in_body(record.request)))
             try:
                 for event in cassette.events:
-                    written = replace(event, body=self._secrets.hide_in_plain(event.body))
+                    written = replace(event, body=self._secrets.hide_in_body(event.body))
                     self._records.append(written)
                     project(written)
                 self._read_back(run_id)

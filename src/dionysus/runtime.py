@@ -426,9 +426,22 @@ class Runtime:
         return self.model if self._model_was_chosen or not isinstance(then, str) else self._opened(then)
 
     def mark_interrupted(self) -> None:
-        """Runs, traces and beats whose process died get the status `interrupted`; done when a runtime opens, too."""
+        """Runs, traces and beats whose process died get the status `interrupted`; done when a runtime opens, too.
+
+        Raises:
+            StoreError: As `check_store`.
+        """
+        self.check_store()
         self._claims.mark_interrupted()
         self._heart.mark_interrupted()
+
+    def check_store(self) -> None:
+        """For who keeps a runtime open for long.
+
+        Raises:
+            StoreError: The store's file was moved, deleted or replaced meanwhile: what is written now would be lost.
+        """
+        self._store.check()
 
     def stop(self, reason: str = "interrupted") -> bool:
         """Asks what runs now to end before its next call; safe from a signal handler. False: nothing runs."""

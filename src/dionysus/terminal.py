@@ -99,7 +99,7 @@ class LiveDisplay:
         self._out.print(line, no_wrap=True, overflow="ellipsis", soft_wrap=False)
 
 
-def print_answer(out: Console, answer: Answer, *, reflex: bool, command: str | None) -> None:
+def print_answer(out: Console, answer: Answer, *, command: str | None) -> None:
     """The answer, what it rests on, its totals, and where its traces are."""
     out.print()
     if answer.text:
@@ -118,9 +118,9 @@ def print_answer(out: Console, answer: Answer, *, reflex: bool, command: str | N
     out.print()
     sent = answer.prompt_chars + answer.chars_saved
     parts = [plural(len(answer.sources), "agent"), f"{answer.seconds:.1f} s"]
-    parts.append(_spent(answer.model_calls, answer.usage, sent, reflex=reflex))
+    parts.append(_spent(answer.model_calls, answer.usage, sent, reflex=answer.reflex))
     ends = [", ".join(parts) + "."]
-    if reflex and answer.text:
+    if answer.reflex and answer.text:
         ends.append("Written by rules, not by an LLM: lines are copied from the members' reports [n], shortened.")
     if command:
         ends.append(f"{command} traces show {answer.trace_id}")
@@ -141,7 +141,7 @@ def run_table(summaries: Sequence[RunSummary]) -> str:
     return "\n".join(lines)
 
 
-def print_report(out: Console, report: BeatReport, *, reflex: bool, command: str | None) -> None:
+def print_report(out: Console, report: BeatReport, *, command: str | None) -> None:
     """The final report, its totals, and where its trace is.
 
     Args:
@@ -154,8 +154,8 @@ def print_report(out: Console, report: BeatReport, *, reflex: bool, command: str
     if report.text:
         out.print(_fitted(report.text, out), markup=False, soft_wrap=True)
         out.print()
-    lines = [totals(report, reflex=reflex)]
-    if reflex and report.text:
+    lines = [totals(report)]
+    if report.reflex and report.text:
         copied = "Written by rules, not by an LLM: lines are copied from the tool results [n], shortened"
         lines.append(f"{copied}; Next is a rule's sentence.")
     if report.trace_id and command:
@@ -175,11 +175,11 @@ def idle_line(report: BeatReport) -> str:
     return f"idle: nothing changed{since}.{waiting} 0 model calls, {report.seconds:.2f} s"
 
 
-def totals(report: BeatReport, *, reflex: bool) -> str:
+def totals(report: BeatReport) -> str:
     """Plans, actions, pruning, time, calls, tokens, money."""
     sent = report.prompt_chars + report.chars_saved
     share = f" (−{100 * report.chars_saved / sent:.0f} % of what would have been sent)" if report.chars_saved else ""
-    spent = _spent(report.model_calls, report.usage, sent, reflex=reflex)
+    spent = _spent(report.model_calls, report.usage, sent, reflex=report.reflex)
     parts = [
         f"{plural(report.plans, 'plan')}, {plural(report.actions, 'action')}",
         f"{plural(report.basins_activated, 'basin')} activated",

@@ -5,6 +5,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -135,13 +136,15 @@ def test_what_a_server_may_say_and_do(tides: str) -> None:
         assert tools["many"]().startswith("one None")
         with pytest.raises(DionysusError, match="no such tide"):
             tools["fails"]()
-        Path(tides.split()[1]).with_name("hang").touch()
-        with pytest.raises(DionysusError, match="did not answer"):
-            tools["tides_today"](place="here")
-        with pytest.raises(DionysusError, match="did not answer"):
+        with pytest.raises(DionysusError, match="did not answer: the server ended"):
             tools["dies"]()
-        with pytest.raises(DionysusError, match="did not answer"):
+        with pytest.raises(DionysusError, match="did not answer: the server ended"):
             tools["fails"]()
+        again = {tool.name: tool for tool in servers.tools()}  # the next beat connects anew
+        assert again["many"](n=4).startswith("one 4")
+        Path(tides.split()[1]).with_name("hang").touch()
+        with pytest.raises(DionysusError, match="Timed out"):
+            again["tides_today"](place="here")
         with pytest.raises(BadInput, match="has tools of these names already: many"):
             without_clashes([tools["many"]], [tools["many"]])
     finally:
@@ -234,6 +237,17 @@ def test_odd_schemas_cost_one_tool_at_most(tmp_path: Path, caplog: pytest.LogCap
             }
             | {"N40": {"type": "string"}},
         },
+        "root": {**OBJECT, "properties": {"n": {"$ref": "#"}}},
+        "pointers": {
+            **OBJECT,
+            "properties": {
+                "$ref": {"$ref": "#/$defs/A%20B"},
+                "of": {"$ref": "#/$defs/list/anyOf/1"},
+                "all": {"allOf": [{"$ref": "#/$defs/A%20B"}]},
+                "data": {"type": "object", "default": {"$ref": "elsewhere"}},
+            },
+            "$defs": {"A B": {"type": "string"}, "list": {"anyOf": [{"type": "null"}, {"type": "integer"}]}},
+        },
         "takes-self": {**OBJECT, "properties": {"self": {"type": "string"}}},
         "null-needed": {
             **OBJECT,
@@ -248,7 +262,16 @@ def test_odd_schemas_cost_one_tool_at_most(tmp_path: Path, caplog: pytest.LogCap
     servers = McpServers([f"{sys.executable} {script} {shlex.quote(json.dumps(schemas))}"], timeout_s=10.0)
     try:
         tools = {tool.name: tool for tool in servers.tools()}
-        assert set(tools) == {"plain", "anything", "itself", "null_needed", "class_", "endless"}
+        assert set(tools) == {
+            "plain",
+            "anything",
+            "itself",
+            "root",
+            "pointers",
+            "null_needed",
+            "class_",
+            "endless",
+        }
         assert "LOCALFILECONTENT" not in caplog.text + json.dumps(servers.definitions())
         for name, why in (
             ("file", "not part of it"),
@@ -261,6 +284,8 @@ def test_odd_schemas_cost_one_tool_at_most(tmp_path: Path, caplog: pytest.LogCap
         assert (tools["plain"].inputs, tools["plain"]()) == ({}, "{}")
         assert tools["anything"].inputs["n"]["type"] == "any"
         assert tools["itself"].inputs["n"]["type"] == "object"
+        kinds = {name: given["type"] for name, given in tools["pointers"].inputs.items()}
+        assert kinds == {"$ref": "string", "of": "integer", "all": "string", "data": "object"}
         assert tools["null_needed"](n=None) == '{"n": null}'
         assert tools["null_needed"](n=3, m=None) == '{"n": 3}'
         assert tools["class_"].inputs["n"]["type"] == "string"
@@ -286,6 +311,8 @@ def test_what_a_server_was_given_stays_with_it(repository: Repository, tides: st
             "http://127.0.0.1:1/mcp\tX-Key: abcsecretQ99",
             "ftp://127.0.0.1/secretQ99",
             f"{sys.executable} -c pass secretQ99",
+            "http://127.0.0.1:1/secretQ99/mcp",
+            "nonexistent-command secretQ99",
         )
     ):
         (repository.path / "src/agents.py").write_text(f"x = {number}\n")
@@ -304,6 +331,29 @@ def test_a_program_that_closes_nothing_ends(repository: Repository, tides: str) 
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "success\n")
+
+
+def test_closing_ends_calls_that_wait(tides: str) -> None:
+    servers = McpServers([tides], timeout_s=60.0)
+    tool = next(tool for tool in servers.tools() if tool.name == "tides_today")
+    Path(tides.split()[1]).with_name("hang").touch()
+    said: list[str] = []
+
+    def call() -> None:
+        with pytest.raises(DionysusError) as failed:
+            tool(place="here")
+        said.append(str(failed.value))
+
+    waiting = [threading.Thread(target=call) for _ in range(8)]
+    for thread in waiting:
+        thread.start()
+    while len(calls_of(tides)) < 1:
+        pass
+    servers.close()
+    for thread in waiting:
+        thread.join(15)
+    assert len(said) == 8
+    assert all("did not answer" in line for line in said)
 
 
 def test_an_idle_beat_connects_to_nothing(repository: Repository) -> None:

@@ -396,6 +396,13 @@ def test_a_store_that_is_damaged_or_gone_is_said(tmp_path: Path) -> None:
         assert "is missing; restore a copy" in problem["detail"]
         assert problem["type"] == "urn:dionysus:problem:store-error"
         assert get(client, "/api/agents/traces")["traces"]
+        for file in (tmp_path / ".dionysus").glob("mind.db*"):
+            if file.is_file() and "token" not in file.name:
+                file.unlink()
+        with Runtime(store=f"sqlite:///{tmp_path}/.dionysus/mind.db") as runtime:
+            runtime.traces.create_trace("other", "run-2")
+        for path in ("/health", "/api/agents/traces"):
+            assert "is not the file that was opened" in get(client, path, 503)["detail"]
 
 
 def test_texts_that_are_no_unicode_and_numbers_that_are_none(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -343,8 +344,19 @@ def test_over_http_nobody_asks_without_the_token(tmp_path: Path) -> None:
         assert httpx.post(url, json=hello, headers={**may, "Origin": "http://evil.example"}).status_code == 403
         assert httpx.post(url, content=b"a" * 2_000_000, headers=may).status_code == 413
         assert httpx.post(url, content=b"{", headers=may).status_code == 400
+        assert httpx.get(url, headers=may).status_code == 405
+        asked = {"name": "remember", "arguments": {"text": "cut off"}}
+        body = json.dumps({"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": asked}).encode()
+        lines = [f"{name}: {value}" for name, value in {**may, "Content-Type": "application/json"}.items()]
+        for length in (f"Content-Length: {len(body) + 500}", "Transfer-Encoding: chunked"):
+            head = "\r\n".join(["POST /mcp HTTP/1.1", "Host: localhost", *lines, length, "", ""]).encode()
+            whole = body if "Length" in length else f"{len(body):x}\r\n".encode() + body + b"\r\n"
+            with socket.create_connection(("127.0.0.1", int(server.url.rsplit(":", 1)[1]))) as connection:
+                connection.sendall(head + whole)  # and no more: what was not sent whole is not done
         pieces = (b"a" * 100_000 for _ in range(20))
         assert httpx.post(url, content=pieces, headers=may).status_code == 413
         assert httpx.get(f"{server.url}/health", headers=server.authorization).status_code == 404
+    with Runtime(store=f"sqlite:///{tmp_path}/.dionysus/mind.db") as runtime:
+        assert runtime.memory.recall("cut off") == []
     assert "--no-token" in one_line(dionysus("mcp", "--http", "--no-token", "--host", "0.0.0.0", cwd=tmp_path))
     assert "cannot watch" in one_line(dionysus("mcp", "--watch", "nowhere", cwd=tmp_path, stdin=b""))

@@ -96,6 +96,7 @@ def routes_over(runtime: Runtime) -> FastAPI:
     @own.get("/health", summary="Whether the server works", tags=["server"])
     def health() -> Response:
         """Reads from the store; answers without a token."""
+        runtime.check_store()
         runtime.traces.list_traces(limit=1)
         return agents.json_of({"status": "ok"})
 

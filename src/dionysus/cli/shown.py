@@ -33,8 +33,7 @@ def show_report(runtime: "Runtime", out: Any, report: Any, *, as_json: bool) -> 
     if as_json:
         print_json(asdict(report))
     else:
-        reflex = bool(getattr(runtime.model, "is_reflex", False))
-        print_report(out, report, reflex=reflex, command=command() if is_kept(runtime) else None)
+        print_report(out, report, command=command() if is_kept(runtime) else None)
     if report.status != "idle":
         _say_unless_finished("the beat", report)
 
@@ -46,8 +45,7 @@ def show_answer(runtime: "Runtime", out: Any, answer: Any, *, as_json: bool) -> 
     if as_json:
         print_json(asdict(answer))
     else:
-        reflex = bool(getattr(runtime.model, "is_reflex", False))
-        print_answer(out, answer, reflex=reflex, command=command() if is_kept(runtime) else None)
+        print_answer(out, answer, command=command() if is_kept(runtime) else None)
     _say_unless_finished("the question", answer)
 
 

@@ -99,7 +99,7 @@ class Journal:
         Raises:
             StoreError: It could not be written; nothing of it was.
         """
-        hidden = secrets.hide_in_plain(body)
+        hidden = secrets.hide_in_body(body)
         if hidden is not body:
             hidden = {**hidden, "hides": sorted(secrets.placeholders(hidden, known=True))}
         if held:

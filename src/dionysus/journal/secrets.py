@@ -151,15 +151,17 @@ class Secrets:
         return _mapped(value, self.hide)
 
     def hide_in_plain(self, value: Any) -> Any:
-        """`hide_in`, quick where there is nothing to hide: one look at the whole value as JSON.
-
-        The names of a body's own fields are ours, and stay.
-        """
+        """`hide_in`, quick where there is nothing to hide: one look at the whole value as JSON."""
         text = _as_json(value)
         low = text.lower()
         if self._pattern or any(hint in text for hint in self._hints) or any(name in low for name in _NAMES):
-            return {k: self.hide_in(v) for k, v in value.items()} if isinstance(value, dict) else self.hide_in(value)
+            return self.hide_in(value)
         return value
+
+    def hide_in_body(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """`hide_in_plain` for what the journal writes: the names of its own fields stay, whatever is secret."""
+        hidden = self.hide_in_plain(list(body.values()))
+        return dict(zip(body, hidden, strict=True))
 
     def align(self, then: Any, now: Any) -> None:
         """Where a recorded plain value has a placeholder of another store and the one that is given now has a secret,

@@ -133,7 +133,8 @@ def _token(store: Path | None) -> tuple[str, str]:
 
 
 def _is_token(content: bytes) -> bool:
-    return len(content.strip()) >= _SHORTEST_TOKEN and content.isascii()
+    token = content.decode("ascii", "replace").strip()
+    return len(token) >= _SHORTEST_TOKEN and token.isascii() and token.isprintable() and " " not in token
 
 
 def _checked(name: str) -> str:

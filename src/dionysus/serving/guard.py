@@ -6,6 +6,7 @@ the length of the URL, the token, the body. Every answer carries the security he
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 
 from dionysus.serving.problems import Message, Send, answer, problem
 
+log = logging.getLogger("dionysus")
 Receive = Callable[[], Awaitable[Message]]
 _SECURITY = {
     "cache-control": "no-store",
@@ -52,6 +54,10 @@ class Access:
     """Seconds in which a reader must take a piece of the answer."""
 
 
+class _Gone(Exception):
+    """The client went away before it had said all."""
+
+
 class _Refused(Exception):
     """The body is not acceptable."""
 
@@ -86,6 +92,8 @@ class Guard:
             return
         try:
             body = await self._body(scope, receive)
+        except _Gone:
+            return
         except _Refused as refused:
             if refused.status == 413:
                 await self._read_away(receive)
@@ -94,6 +102,10 @@ class Guard:
         self._asked += 1
         try:
             await self._app(scope, _given(body, receive), sending)
+        except TimeoutError:
+            if not sending.is_late:
+                raise
+            log.warning("%s is cut off: nobody read its answer for %g s", scope["path"], self._access.send_s)
         finally:
             self._asked -= 1
 
@@ -153,6 +165,8 @@ class Guard:
                 more = True
                 while more:
                     message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _Gone
                     body += message.get("body", b"")
                     more = message.get("more_body", False)
                     if len(body) > access.body_bytes:
@@ -179,7 +193,7 @@ class _Sending:
 
     def __init__(self, send: Send, send_s: float) -> None:
         self._send, self._send_s = send, send_s
-        self.started = False
+        self.started = self.is_late = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -187,8 +201,12 @@ class _Sending:
             given = {bytes(name).lower() for name, _ in message.get("headers", ())}
             ours = [(k.encode(), v.encode()) for k, v in _SECURITY.items() if k.encode() not in given]
             message = {**message, "headers": [*message.get("headers", ()), *ours]}
-        async with asyncio.timeout(self._send_s):
-            await self._send(message)
+        try:
+            async with asyncio.timeout(self._send_s):
+                await self._send(message)
+        except TimeoutError:
+            self.is_late = True
+            raise
 
 
 def name_of(host: str) -> str | None:

@@ -30,6 +30,13 @@ class Store:
         found = [row[0] for row in self._database.rows("PRAGMA quick_check(3)")]
         return "" if found == ["ok"] else "; ".join(found)
 
+    def check(self) -> None:
+        """
+        Raises:
+            StoreError: The file is no longer the one that was opened.
+        """
+        self._database.check()
+
     def close(self) -> None:
         """Closes it; what was written stays."""
         self._database.close()

@@ -72,6 +72,7 @@ class Database:
             self._connection = sqlite3.connect(self.where, timeout=30, isolation_level=None, check_same_thread=False)
             try:
                 self._configure()
+                self._file = _identity(path)
                 self._migrate()
             except BaseException:
                 self._connection.close()
@@ -81,6 +82,14 @@ class Database:
         """Closes the connection; what was written stays."""
         with self._lock:
             self._connection.close()
+
+    def check(self) -> None:
+        """
+        Raises:
+            StoreError: The file was moved, deleted or replaced since it was opened.
+        """
+        if _identity(self.path) != self._file:
+            raise StoreError(f"the store {self.where!r} is not the file that was opened: it was moved; start again")
 
     # -- reading and writing ---------------------------------------------------------------------------
 
@@ -280,6 +289,15 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"the store {self.where!r}: {error}; {_cure(str(error))}") from error
+
+
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Which file lies at a path; None: none."""
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if found is not None else None
 
 
 def _cure(message: str) -> str:
