@@ -113,17 +113,28 @@ main()
 
 def test_a_beat_needs_no_extra(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = 1\n")
-    code = WITHOUT.format(extras=["openai"], command="'beat', '-q'")
+    code = WITHOUT.format(extras=["openai", "fastapi", "uvicorn", "mcp", "mcpadapt"], command="'beat', '-q'")
     assert "Beat 1" in run(sys.executable, "-c", code, cwd=tmp_path)
 
 
-def test_a_missing_extra_says_how_to_get_it(tmp_path: Path) -> None:
-    code = WITHOUT.format(extras=["openai"], command="'beat', '--model', 'openai:x'")
+@pytest.mark.parametrize(
+    ("extras", "command", "extra"),
+    [
+        (["openai"], "'beat', '--model', 'openai:x'", "openai"),
+        (["fastapi"], "'serve'", "api"),
+        (["uvicorn"], "'serve'", "api"),
+        (["mcp"], "'mcp'", "mcp"),
+        (["mcp"], "'beat', '--mcp-server', 'true'", "mcp"),
+    ],
+)
+def test_a_missing_extra_says_how_to_get_it(tmp_path: Path, extras: list[str], command: str, extra: str) -> None:
+    code = WITHOUT.format(extras=extras, command=command)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=os.environ, check=False
     )
     assert done.returncode == 1
-    assert "pip install 'dionysus-agents[openai]'" in done.stderr
+    assert f"pip install 'dionysus-agents[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_benchmarks_run_and_say_what_they_ran_on(tmp_path: Path) -> None:
