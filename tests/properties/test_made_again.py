@@ -122,7 +122,7 @@ def test_a_run_cut_after_any_event_comes_to_the_same(shape: dict[str, Any], wher
         ended = outcome(runtime, shape)
         events = list(runtime._store.records.events("r"))
         kept = events[: max(1, round(where * (len(events) - 1)))]
-        started = {event.position for event in kept if event.kind == "tool_started" and event.body["tool"] == "note"}
+        started = {event.position for event in kept if event.kind == "tool_started" and event.body["tool"] != "helper"}
         finished = {event.position for event in kept if event.kind == "tool_finished"}
         runtime._store.records.save_run(
             RunRecord(run_id="cut", agent_name="x", status="interrupted", started_at=kept[0].at)
