@@ -44,14 +44,19 @@ def a_day(repository: Repository) -> None:
     dionysus("beat", "-q", cwd=cwd)
     dionysus("beat", "-q", cwd=cwd)
     dionysus("ask", "what is to be tested?", "-q", cwd=cwd)
-    killed = (
+    (cwd / "late.py").write_text("x = 1\n")
+    killed_beat(cwd)
+
+
+def killed_beat(cwd: Path) -> None:
+    """A beat whose process is killed at its third action."""
+    code = (
         "import os, signal\nfrom smolagents import ActionStep\nfrom dionysus import Runtime\n"
         "with Runtime() as r:\n"
         "    r.callbacks.register(ActionStep, lambda s: s.step_number == 3 and os.kill(os.getpid(), signal.SIGKILL))\n"
-        "    open('late.py', 'w').write('x = 1')\n"
         "    r.beat()\n"
     )
-    done = subprocess.run([sys.executable, "-c", killed], cwd=cwd, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=cwd, check=False)
     assert done.returncode == -signal.SIGKILL
 
 
@@ -121,6 +126,18 @@ def test_what_a_day_left(day: Served, repository: Repository) -> None:
             assert (total["traces"], total["model_calls"]) == (len(own), sum(t["model_calls"] for t in own))
         assert usage["total"]["model_calls"] == sum(t["model_calls"] for t in listed)
         assert get(client, "/api/agents/token-usage", agent="perception")["agents"] == [by_agent["perception"]]
+
+
+def test_a_run_that_is_killed_while_the_server_is_up(repository: Repository) -> None:
+    dionysus("beat", "-q", cwd=repository.path)
+    with served("serve", cwd=repository.path) as server, server.client() as client:
+        (repository.path / "late.py").write_text("x = 2\n")
+        killed_beat(repository.path)
+        (cut, done) = get(client, "/api/agents/traces")["traces"]
+        assert (cut["status"], cut["step_count"], done["status"]) == ("interrupted", 3, "success")
+        assert (
+            get(client, "/api/agents/token-usage")["total"]["model_calls"] == cut["model_calls"] + done["model_calls"]
+        )
 
 
 def test_steps_in_pieces_come_to_the_whole(day: Served) -> None:

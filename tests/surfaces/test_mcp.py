@@ -28,6 +28,7 @@ from mcp.types import (
 )
 from pydantic import AnyUrl
 from smolagents import MCPClient
+from smolagents.tools import validate_tool_arguments
 
 from conftest import Repository
 from dionysus import Runtime
@@ -192,6 +193,8 @@ def test_smolagents_own_client_calls_every_tool(transport: Served | None, reposi
     with MCPClient(where, structured_output=True, adapter_kwargs={"client_session_timeout_seconds": 60.0}) as offered:
         tools = {tool.name: tool for tool in offered}
         assert set(tools) == TOOLS
+        for name, arguments in (("list_traces", {}), ("semantic_recall", {"query": "x"}), ("assess_coherence", {})):
+            validate_tool_arguments(tools[name], arguments)  # what has a default may be left out
         assert tools["trigger_heartbeat"]()["status"] == "success"
         (trace,) = tools["list_traces"]()["traces"]
         assert tools["get_trace"](trace_id=trace["id"])["steps"][0]["step_type"] == "planning"
@@ -213,16 +216,9 @@ def test_the_assessment_is_the_one_that_the_plans_showed(repository: Repository)
         for plan in plans:
             before = runtime.traces.create_trace("heartbeat", f"until-{plan.step_number}", task=full.trace.task)
             for step in full.steps:
-                if step.step_type == "action" and step.step_number < plan.step_number:
-                    names = (
-                        "step_number",
-                        "step_type",
-                        "thought",
-                        "tool_calls",
-                        "observation",
-                        "error",
-                        "completed_at",
-                    )
+                if step.order < plan.order:
+                    names = {"step_number", "step_type", "plan", "thought", "tool_calls", "observation", "error"}
+                    names |= {"completed_at"}
                     runtime.traces.add_step(before, {name: getattr(step, name) for name in names})
             assert assessed(runtime.traces, before).consciousness_level == plan.coherence
 
