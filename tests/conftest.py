@@ -30,7 +30,11 @@ _LEFT_OUT = ("OPENAI_", "DIONYSUS_", "AGENT_", "GIT_")
 
 @pytest.fixture(autouse=True)
 def _isolated(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = tmp_path_factory.mktemp("home")
+    isolate(monkeypatch, tmp_path_factory.mktemp("home"))
+
+
+def isolate(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """A home of its own, and nothing of ours in the environment; for fixtures that outlive a test."""
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
@@ -161,8 +165,12 @@ class Monitor:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Repository:
-    """A small project: two modules that move together, tests, a rule, a few fixes."""
-    made = Repository(tmp_path / "project")
+    return small_project(tmp_path / "project")
+
+
+def small_project(path: Path) -> Repository:
+    """Two modules that move together, tests, a rule, a few fixes."""
+    made = Repository(path)
     made.commit(
         "Start the project",
         {

@@ -23,6 +23,7 @@ class Served:
     lines: str
     """What it printed when it began."""
     process: "subprocess.Popen[str]"
+    cwd: Path
 
     @property
     def authorization(self) -> dict[str, str]:
@@ -54,7 +55,8 @@ def served(*arguments: str, cwd: Path, environment: dict[str, str] | None = None
             raise AssertionError(f"{first}{process.stderr.read()}")
         token = cwd / ".dionysus/mind.db-token"
         given = (environment or {}).get("DIONYSUS_TOKEN")
-        yield Served(address[0], given or (token.read_text().strip() if token.exists() else ""), first, process)
+        kept = token.read_text().strip() if token.exists() else ""
+        yield Served(address[0], given or kept, first, process, cwd)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
         assert "Traceback" not in process.stderr.read()

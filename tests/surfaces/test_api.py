@@ -16,7 +16,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from conftest import Clock, Repository
+from conftest import Clock, Repository, isolate, small_project
 from dionysus import Runtime, errors
 from dionysus.api import STATUS, routes_over
 from dionysus.api.app import status_of
@@ -60,11 +60,15 @@ def killed_beat(cwd: Path) -> None:
     assert done.returncode == -signal.SIGKILL
 
 
-@pytest.fixture
-def day(repository: Repository) -> Iterator[Served]:
-    a_day(repository)
-    with served("serve", cwd=repository.path) as server:
-        yield server
+@pytest.fixture(scope="module")
+def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One for all tests that only ask."""
+    repository = small_project(tmp_path_factory.mktemp("day") / "project")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        isolate(monkeypatch, tmp_path_factory.mktemp("home"))
+        a_day(repository)
+        with served("serve", cwd=repository.path) as server:
+            yield server
 
 
 def get(client: httpx.Client, path: str, answered: int = 200, /, **parameters: Any) -> Any:
@@ -79,7 +83,7 @@ def get(client: httpx.Client, path: str, answered: int = 200, /, **parameters: A
     return body
 
 
-def test_what_a_day_left(day: Served, repository: Repository) -> None:
+def test_what_a_day_left(day: Served) -> None:
     with day.client() as client:
         listed = get(client, "/api/agents/traces")["traces"]
         assert [t["agent_name"] for t in listed].count("heartbeat") == 3
@@ -95,7 +99,7 @@ def test_what_a_day_left(day: Served, repository: Repository) -> None:
         assert get(client, "/api/agents/traces", until=listed[-1]["started_at"])["traces"] == []
         assert get(client, "/api/agents/traces", agent="nobody")["traces"] == []
 
-        with Runtime(store=f"sqlite:///{repository.path}/.dionysus/mind.db") as runtime:
+        with Runtime(store=f"sqlite:///{day.cwd}/.dionysus/mind.db") as runtime:
             for trace in listed:
                 full = runtime.traces.get_trace(trace["id"], exact=True)
                 got = get(client, f"/api/agents/traces/{trace['id']}")
@@ -116,7 +120,7 @@ def test_what_a_day_left(day: Served, repository: Repository) -> None:
         assert members == ["perception", "reasoning", "metacognition"]
         text = client.get(f"/api/agents/traces/{asked['id']}/replay", headers={"Accept": "text/plain"})
         assert text.headers["content-type"] == "text/plain; charset=utf-8"
-        assert text.text == dionysus("traces", "replay", asked["id"], cwd=repository.path).out.rstrip("\n")
+        assert text.text == dionysus("traces", "replay", asked["id"], cwd=day.cwd).out.rstrip("\n")
         assert "    trace " in text.text
 
         usage = get(client, "/api/agents/token-usage")
@@ -268,7 +272,6 @@ def test_wrong_requests_get_right_answers(day: Served) -> None:
 
 def test_slow_clients_do_not_hold_on(repository: Repository) -> None:
     """With the limits set to half a second."""
-    a_day(repository)
     starter = repository.path.parent / "patient.py"
     starter.write_text(SLOW_HEAD)
     command = [sys.executable, str(starter), "serve", "--port", "0"]
@@ -276,7 +279,7 @@ def test_slow_clients_do_not_hold_on(repository: Repository) -> None:
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split()[1].rsplit("/api", 1)[0]
-        server = Served(url, (repository.path / ".dionysus/mind.db-token").read_text().strip(), "", process)
+        server = Served(url, "", "", process, repository.path)
         host, port = url.removeprefix("http://").rsplit(":", 1)
         silent = [socket.create_connection((host, int(port))) for _ in range(20)]
         assert httpx.get(f"{url}/health").status_code == 200  # others are served meanwhile
