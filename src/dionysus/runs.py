@@ -12,6 +12,7 @@ from dionysus.journal.cassette import Cassette, checked_id, read_cassette, renam
 from dionysus.journal.replaying import Past, whole_events
 from dionysus.journal.secrets import Secrets
 from dionysus.journal.values import unpacked
+from dionysus.mcp_tools import stand_ins
 from dionysus.stores import Store
 from dionysus.stores.contract import AgentExecutionTrace, RunRecord, Status, Usage
 from dionysus.traces import ExecutionTraceService, Parting, Projection, parting_of
@@ -133,6 +134,7 @@ class Runs:
                     self._records.append(written)
                     project(written)
                 self._read_back(run_id)
+                stand_ins(record.request.get("tools", ()))
             except StoreError:
                 raise
             except Exception as error:  # whatever a foreign file brings

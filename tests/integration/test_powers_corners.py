@@ -416,6 +416,7 @@ FORGERIES: dict[str, Callable[[list[Any]], Any]] = {
     "a position": lambda lines: lines[3].update(position=[]),
     "a kind": lambda lines: lines[3].update(kind="spell"),
     "a request": lambda lines: lines[0].update(request={"verb": "ask"}),
+    "a tool": lambda lines: lines[0]["request"].update(tools=[{"name": 5}]),
     "a budget": lambda lines: lines[0].update(request={"verb": "attached", "budget": {"foo": 1}}),
     "an id": lambda lines: lines[0].update(run="a/b\x1b[31m"),
     "a status in the head": lambda lines: lines[0].update(status="odd"),
