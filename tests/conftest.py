@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from smolagents import MultiStepAgent
 
+from ci.bolt import BoltServer, OneOfYourOwn, server_for
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.journal import Frame, Journal, Run
 from dionysus.journal.secrets import Secrets
@@ -18,6 +19,7 @@ from dionysus.journal.values import digest_of, plain
 from dionysus.models.metering import measure
 from dionysus.recorder import Ending, Recorder
 from dionysus.stores import Store, open_store
+from dionysus.stores.neo4j import Graph
 from dionysus.traces import ExecutionTraceService, Projection
 
 # A busy machine is slow; that is no failure.
@@ -25,7 +27,8 @@ settings.register_profile("dionysus", deadline=None, suppress_health_check=[Heal
 settings.load_profile("dionysus")
 
 START = datetime(2026, 11, 21, 3, 58, tzinfo=UTC)
-_LEFT_OUT = ("OPENAI_", "DIONYSUS_", "AGENT_", "GIT_")
+_LEFT_OUT = ("OPENAI_", "DIONYSUS_", "AGENT_", "GIT_", "NEO4J_")
+_STAYS = ("GIT_CONFIG_NOSYSTEM", "NEO4J_TEST_SERVER")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +42,7 @@ def isolate(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(home / ".config"))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     for name in list(os.environ):
-        if name.startswith(_LEFT_OUT) and name != "GIT_CONFIG_NOSYSTEM":
+        if name.startswith(_LEFT_OUT) and name not in _STAYS:
             monkeypatch.delenv(name)
 
 
@@ -83,6 +86,31 @@ def _replayed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(Recorder, "run", run)
 
 
+@pytest.fixture(scope="session")
+def bolt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BoltServer]:
+    """A server that speaks Bolt: NEO4J_TEST_URI's, a Neo4j, or ArcadeDB."""
+    own = os.environ.get("NEO4J_TEST_URI")
+    server = OneOfYourOwn(own) if own else server_for(tmp_path_factory.mktemp("bolt"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def graph(bolt: BoltServer) -> Iterator[Graph]:
+    """An empty graph that is set up for traces."""
+    bolt.empty()
+    opened = graph_on(bolt)
+    opened.initialise()
+    yield opened
+    opened.close()
+
+
+def graph_on(server: BoltServer) -> Graph:
+    """The server's graph."""
+    return Graph(server.uri, user=server.user, password=server.password, database="neo4j")
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -97,7 +125,15 @@ def store() -> Iterator[Store]:
 
 @pytest.fixture
 def traces(store: Store, clock: Clock) -> ExecutionTraceService:
-    return ExecutionTraceService(store.records, clock=clock)
+    return ExecutionTraceService(store.records, clock=clock, journal=store.records)
+
+
+@pytest.fixture(params=["sqlite", "bolt"])
+def backend(request: pytest.FixtureRequest, store: Store) -> Any:
+    """Each backend of `TraceStore` in turn; see `backends`."""
+    from backends import Embedded, Graphed
+
+    return Embedded(store) if request.param == "sqlite" else Graphed(request.getfixturevalue("graph"))
 
 
 @pytest.fixture

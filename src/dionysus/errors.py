@@ -8,7 +8,12 @@ DionysusError                 your fault, or the surroundings': one line, and wh
 │   └── RunChanged            what would go on with this run is not what began it
 ├── StoreError                the store cannot be opened, read or written
 │   ├── StoreTooNew           … because a newer Dionysus wrote it
-│   └── Damaged               a journal or cassette can be read only up to some event
+│   ├── Damaged               a journal or cassette can be read only up to some event
+│   ├── EntryDamaged          one entry of the store cannot be read; the others can
+│   └── GraphError            Neo4j did not do what it was asked
+│       ├── GraphDown         … it cannot be reached, or does not answer in time
+│       ├── GraphRefused      … it lets us not in, or is not what we need
+│       └── DataRefused       … it does not take this data
 ├── ModelError                a model cannot be opened, or did not answer
 ├── MissingExtra              an optional dependency is not installed
 ├── ToolRefused               raised by a ToolCall callback: this call must not be made
@@ -86,6 +91,26 @@ class Damaged(StoreError):
     def __init__(self, what: str, *, usable: int, steps: int, reason: str, cure: str) -> None:
         super().__init__(f"{what} is damaged after event {usable} (whole steps before that: {steps}): {reason}; {cure}")
         self.usable, self.steps = usable, steps
+
+
+class EntryDamaged(StoreError):
+    """One entry of the store cannot be read; the others can."""
+
+
+class GraphError(StoreError):
+    """Neo4j did not do what it was asked; nothing is lost, for all that it has is in the store, too."""
+
+
+class GraphDown(GraphError):
+    """Neo4j cannot be reached, or does not answer in time: later it may."""
+
+
+class GraphRefused(GraphError):
+    """Neo4j lets us not in, or is not what we need: a person must do something."""
+
+
+class DataRefused(GraphError):
+    """Neo4j does not take this data; it may take other."""
 
 
 class ModelError(DionysusError):

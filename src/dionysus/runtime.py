@@ -32,13 +32,17 @@ from dionysus.ooda import Answer, Mind
 from dionysus.recorder import Recorder
 from dionysus.runs import Runs, RunSummary
 from dionysus.settings import Settings, load_settings
+from dionysus.shipping import Shipper
 from dionysus.stores import open_store
 from dionysus.stores.contract import FINISHED, RunRecord
+from dionysus.stores.neo4j import Graph, GraphTraces
 from dionysus.traces import ExecutionTraceService
+from dionysus.traces.lineage import Lineage
 from dionysus.watching import Watch
 
 log = logging.getLogger("dionysus")
 _NOTE_CHARS = 100_000
+_NO_NEO4J = "there is no Neo4j in the settings; set NEO4J_URI, NEO4J_USERNAME and NEO4J_PASSWORD"
 _AT_ONCE = ("reflex", "scripted")
 """Models that answer at once: nothing is to be waited for."""
 
@@ -55,6 +59,7 @@ class Runtime:
         secrets: Iterable[str] = (),
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_suffix: Callable[[], str] = lambda: token_hex(3),
+        warn: Callable[[str], None] = log.warning,
     ) -> None:
         """
         Args:
@@ -65,6 +70,7 @@ class Runtime:
                 like secrets, and well-known kinds, are known anyway.
             clock: The time, in UTC.
             new_suffix: What makes run ids unique across stores.
+            warn: Told what a person should know: that traces cannot be shipped.
 
         Raises:
             DionysusError: Store or model cannot be opened.
@@ -77,20 +83,29 @@ class Runtime:
         self._model: Any = None
         self._key = self.settings.api_key.get_secret_value() if self.settings.api_key else None
         key = [self._key] if self._key and len(self._key) >= SHORTEST else []  # shorter ones hit ordinary words
+        password = self.settings.neo4j_password.get_secret_value()
+        key += [password] if len(password) >= SHORTEST else []
         known = [*named_secrets(os.environ), *key, *secrets]
         self._new_suffix = new_suffix
+        self._shipper: Shipper | None = None
         self._store = open_store(store or self.settings.store)
         try:
             self._secrets = Secrets(known, key=key_beside(self._store.path), pattern=self.settings.secret_pattern)
-            self._build(clock, new_suffix)
+            self._build(clock, new_suffix, warn)
         except BaseException:
-            self._store.close()
+            self._let_go()
             raise
 
-    def _build(self, clock: Callable[[], datetime], new_suffix: Callable[[], str]) -> None:
+    def _build(self, clock: Callable[[], datetime], new_suffix: Callable[[], str], warn: Callable[[str], None]) -> None:
         """The services over the store, and the rooms over them."""
+        if self.settings.neo4j_uri is not None:
+            self._shipper = Shipper(
+                self._store, graph_of(self.settings), drain_s=self.settings.neo4j_drain_s, warn=warn
+            )
         mind, hide = self._store.mind, self._secrets.hide
-        self.traces = ExecutionTraceService(self._store.records, clock=clock)
+        self.traces = ExecutionTraceService(self._store.records, clock=clock, journal=self._store.records)
+        self.served_traces = self._served_traces()
+        """What `/api/agents` answers from."""
         self.runs = Runs(self._store, self.traces, secrets=self._secrets, clock=clock)
         self.basins = Basins(mind, clock=clock)
         self.memory = SemanticMemory(mind, self.basins, clock=clock, hide=hide)
@@ -141,10 +156,41 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Lets go of servers, store and locks."""
+        """Ships what is left, for a bounded time; lets go of servers, store and locks."""
         self._servers.close()
         self._claims.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._shipper is not None:
+            self._shipper.close()
         self._store.close()
+
+    def _served_traces(self) -> ExecutionTraceService:
+        if self.settings.traces_from == "store":
+            return self.traces
+        shipped = GraphTraces(self.shipper.graph, store_id=self._store.outbox.store_id)
+        return ExecutionTraceService(shipped, clock=self.clock, journal=self._store.records)
+
+    @property
+    def shipper(self) -> Shipper:
+        """What brings traces to Neo4j.
+
+        Raises:
+            BadInput: There is no Neo4j in the settings.
+        """
+        if self._shipper is None:
+            raise BadInput(_NO_NEO4J)
+        return self._shipper
+
+    @property
+    def lineage(self) -> Lineage:
+        """Questions to the graph in Neo4j.
+
+        Raises:
+            BadInput: There is no Neo4j in the settings.
+        """
+        return Lineage(self.shipper.graph, store_id=self._store.outbox.store_id)
 
     @property
     def store_path(self) -> Path | None:
@@ -468,9 +514,27 @@ class Runtime:
         mine = (
             []
             if path is None
-            else [path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-locks", "-key", "-token")]
+            else [
+                path.with_name(path.name + end) for end in ("", "-wal", "-shm", "-locks", "-key", "-token", "-shipping")
+            ]
         )
         return [*mine, *([self.settings.audit] if self.settings.audit else [])]
+
+
+def graph_of(settings: Settings) -> Graph:
+    """The graph that settings name; nothing is connected yet.
+
+    Raises:
+        BadInput: They name none.
+    """
+    if settings.neo4j_uri is None:
+        raise BadInput(_NO_NEO4J)
+    return Graph(
+        settings.neo4j_uri,
+        user=settings.neo4j_username,
+        password=settings.neo4j_password.get_secret_value(),
+        database=settings.neo4j_database,
+    )
 
 
 def _base_verb(record: RunRecord) -> str:

@@ -60,6 +60,20 @@ class Settings(BaseSettings):
         None, description="What clients of the server must send; default: one is made and kept beside the store"
     )
     agents_api: bool = Field(True, description="Serve `/api/agents`")
+    neo4j_uri: str | None = Field(
+        None,
+        validation_alias="NEO4J_URI",
+        description="Where traces are shipped to, once `store init` has set it up: bolt://HOST:7687, neo4j+s://HOST",
+    )
+    neo4j_username: str = Field("neo4j", validation_alias="NEO4J_USERNAME", description="Its user")
+    neo4j_password: SecretStr = Field(SecretStr(""), validation_alias="NEO4J_PASSWORD", description="Its password")
+    neo4j_database: str = Field("neo4j", validation_alias="NEO4J_DATABASE", description="Its database")
+    neo4j_drain_s: float = Field(
+        5.0, ge=0, description="Seconds that a process waits at its end for what is not shipped yet; the rest waits"
+    )
+    traces_from: Literal["store", "neo4j"] = Field(
+        "store", description="Where `/api/agents` reads: this store, or all that was shipped to Neo4j"
+    )
     audit: Path | None = Field(None, description="File to append an audit log to, as JSON lines")
 
     @property

@@ -20,6 +20,7 @@ from dionysus.journal import Frame
 from dionysus.models.reflex.kinds import weight_of
 from dionysus.runtime import Answer, BeatReport, RunSummary, Waking
 from dionysus.stores.contract import Usage
+from dionysus.traces.lineage import Delegate
 
 _PIPE_WIDTH = 120
 _CHARS_PER_TOKEN = 4
@@ -138,6 +139,26 @@ def run_table(summaries: Sequence[RunSummary]) -> str:
             f"{run.started_at.astimezone():%m-%d %H:%M}  {run.run_id:<22}  {run.status:<16}{summary.agents:>7}"
             f"{summary.actions:>8}{summary.model_calls:>6}{summary.own_bytes / 1024:>6,.0f}{forked}"
         )
+    return "\n".join(lines)
+
+
+def delegation_tree(agents: Sequence[Delegate]) -> str:
+    """A tree of agents, a line each under the one that called it, with their own tokens and the sum."""
+    lines = [f"{'agent':<38}{'status':<17}{'calls':>6}{'input':>10}{'output':>8}"]
+
+    def add(agent: Delegate) -> None:
+        called = f" ← action {agent.at_step}" if agent.at_step is not None else ""
+        name = f"{'  ' * agent.depth}{agent.agent}{called}"
+        lines.append(
+            f"{name:<38}{agent.status:<17}{agent.model_calls:>6,}{agent.input_tokens:>10,}{agent.output_tokens:>8,}"
+        )
+        for below in agents:
+            if below.parent == agent.trace:
+                add(below)
+
+    add(agents[0])
+    calls, given, said = (sum(getattr(a, n) for a in agents) for n in ("model_calls", "input_tokens", "output_tokens"))
+    lines.append(f"{'all':<55}{calls:>6,}{given:>10,}{said:>8,}")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -190,23 +191,29 @@ def test_several_processes_write_at_once_from_the_first_moment(tmp_path: Path) -
     assert {e.position for e in events} == {f"{n}.{i}" for n in range(4) for i in range(50)}
 
 
+def older_store(path: Path, version: int) -> sqlite3.Connection:
+    """A store as an older Dionysus left it."""
+    raw = sqlite3.connect(path)
+    schema = files("dionysus.stores").joinpath("schema")
+    scripts = sorted((f for f in schema.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    for script in scripts[:version]:
+        raw.executescript(script.read_text("utf-8"))
+    raw.execute(f"PRAGMA user_version={version}")
+    raw.execute(f"PRAGMA application_id={0x44494F4E}")
+    return raw
+
+
 def test_one_damaged_trace_leaves_the_others_readable(tmp_path: Path) -> None:
     """Also where an older store with such a trace is migrated."""
     path = tmp_path / "mind.db"
-    store = open_store(f"sqlite:///{path}")
-    ExecutionTraceService(store.records, clock=Clock()).create_trace("mine", "good")
-    damaged = ExecutionTraceService(store.records, clock=Clock()).create_trace("mine", "bad")
-    store.close()
-    with sqlite3.connect(path) as database:
-        database.execute("DROP INDEX traces_usage")
-        for column in database.execute("PRAGMA table_xinfo(traces)").fetchall():
-            if column[6]:
-                database.execute(f"ALTER TABLE traces DROP COLUMN {column[1]}")
-        for name in ("agent", "status", "success"):
-            database.execute(f"DROP INDEX traces_{name}")
-        database.execute("CREATE INDEX traces_agent ON traces(agent_name, started_at DESC)")
-        database.execute("PRAGMA user_version=2")
-        database.execute("UPDATE traces SET body = '{broken', status = 'error' WHERE id = ?", (damaged,))
+    good = '{"id":"good/mine","agent_name":"mine","run_id":"good","status":"error","started_at":1}'
+    with older_store(path, 2) as raw:
+        for run, body in (("good", good), ("bad", "{broken")):
+            raw.execute(
+                "INSERT INTO traces (id, agent_name, run_id, status, started_at, body) VALUES (?,?,?,?,?,?)",
+                (f"{run}/mine", "mine", run, "error", 1, body),
+            )
+    raw.close()
     store = open_store(f"sqlite:///{path}")
     try:
         traces = ExecutionTraceService(store.records, clock=Clock())

@@ -1,16 +1,23 @@
-"""The mission's verbs on traces, by hand; and the texts made of them."""
+"""The mission's verbs on traces, by hand, on every backend; and the texts made of them."""
+
+from threading import Thread
 
 import pytest
 
+from backends import Backend
 from conftest import Clock
 from dionysus.errors import BadInput, NotFound
-from dionysus.stores import Store
 from dionysus.traces import ExecutionTraceService, retold
 from dionysus.traces.render import overview, replay
 
 
-def test_a_trace_by_hand(traces: ExecutionTraceService, store: Store, clock: Clock) -> None:
-    basin = store.mind.add_basin(name="tides", place="", opened_at=clock())
+@pytest.fixture
+def traces(backend: Backend, clock: Clock) -> ExecutionTraceService:
+    return ExecutionTraceService(backend.traces, clock=clock)
+
+
+def test_a_trace_by_hand(traces: ExecutionTraceService, backend: Backend) -> None:
+    basin = backend.add_basin("tides")
     trace_id = traces.create_trace("mine", "run-7", task="count")
     traces.add_step(trace_id, {"step_number": 1, "step_type": "planning", "plan": "look", "coherence": 0.8})
     step_id = traces.add_step(
@@ -75,3 +82,38 @@ def test_token_sums_per_agent(traces: ExecutionTraceService) -> None:
         traces.add_step(trace, {"step_number": 1, "step_type": "action", "input_tokens": 10, "output_tokens": 2})
     (usage,) = traces.token_usage()
     assert (usage.traces, usage.input_tokens, usage.output_tokens, usage.cost_usd) == (2, 20, 4, 0)
+
+
+def test_steps_that_are_added_at_once_follow_each_other(traces: ExecutionTraceService) -> None:
+    trace = traces.create_trace("mine", "run")
+
+    def add() -> None:
+        for _ in range(5):
+            traces.add_step(trace, {"step_number": 1, "step_type": "action", "input_tokens": 1})
+
+    threads = [Thread(target=add) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    full = traces.get_trace(trace)
+    assert [step.order for step in full.steps] == list(range(1, 21))
+    assert (full.trace.step_count, full.trace.input_tokens) == (20, 20)
+
+
+def test_one_of_those_who_create_a_trace_at_once_does(traces: ExecutionTraceService) -> None:
+    outcomes: list[str] = []
+
+    def create() -> None:
+        try:
+            outcomes.append(traces.create_trace("mine", "run"))
+        except BadInput as error:
+            outcomes.append(str(error))
+
+    threads = [Thread(target=create) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcome == "run/mine" for outcome in outcomes) == [False] * 5 + [True]
+    assert len(traces.list_traces()) == 1

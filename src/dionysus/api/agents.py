@@ -38,7 +38,7 @@ def router_over(runtime: Runtime) -> APIRouter:
     def list_traces(query: Annotated[TraceQuery, Query()]) -> Response:
         """Pages stay where they are while new traces are written."""
         runtime.mark_interrupted()
-        found = runtime.traces.page(
+        found = runtime.served_traces.page(
             agent_name=query.agent,
             status=query.status,
             success=query.success,
@@ -62,7 +62,7 @@ def router_over(runtime: Runtime) -> APIRouter:
         With `Accept: text/plain` as a text for people.
         """
         runtime.mark_interrupted()
-        story = retold(runtime.traces, unquote(trace_id), exact=True, after=query.after, limit=query.limit)
+        story = retold(runtime.served_traces, unquote(trace_id), exact=True, after=query.after, limit=query.limit)
         if _wants_text(request):
             return Response(replay(story).encode("utf-8", "replace"), media_type="text/plain; charset=utf-8")
         return json_of(story)
@@ -71,13 +71,15 @@ def router_over(runtime: Runtime) -> APIRouter:
     def get_trace(trace_id: TraceId, query: Annotated[StepQuery, Query()]) -> Response:
         """With all that is on record of each step, untruncated."""
         runtime.mark_interrupted()
-        return json_of(runtime.traces.get_trace(unquote(trace_id), exact=True, after=query.after, limit=query.limit))
+        return json_of(
+            runtime.served_traces.get_trace(unquote(trace_id), exact=True, after=query.after, limit=query.limit)
+        )
 
     @route("/token-usage", TokenReport, "Sum up tokens and money")
     def token_usage(query: Annotated[UsageQuery, Query()]) -> Response:
         """Per agent and in all: input, cached, output, money, and what pruning saved."""
         runtime.mark_interrupted()
-        sums = runtime.traces.token_usage(agent_name=query.agent, since=query.since, until=query.until)
+        sums = runtime.served_traces.token_usage(agent_name=query.agent, since=query.since, until=query.until)
         total = total_usage(sums)
         return json_of({"agents": sums, "total": total, "since": query.since, "until": query.until})
 

@@ -97,7 +97,7 @@ def routes_over(runtime: Runtime) -> FastAPI:
     def health() -> Response:
         """Reads from the store; answers without a token."""
         runtime.check_store()
-        runtime.traces.list_traces(limit=1)
+        runtime.served_traces.list_traces(limit=1)
         return agents.json_of({"status": "ok"})
 
     app.include_router(own)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dionysus import __version__
-from dionysus.cli import mind, record, servers
+from dionysus.cli import graph, mind, record, servers
 from dionysus.cli.given import Model, Store, command, settings_of
 from dionysus.cli.shown import printable
 from dionysus.errors import DionysusError, RunInterrupted
@@ -24,7 +24,13 @@ app = typer.Typer(
 )
 for _command in (mind.beat, mind.ask, mind.tell, mind.remember, mind.recall, servers.serve, servers.mcp):
     app.command()(_command)
-for _name, _group in (("goals", mind.goals_app), ("traces", record.traces_app), ("runs", record.runs_app)):
+for _name, _group in (
+    ("goals", mind.goals_app),
+    ("traces", record.traces_app),
+    ("runs", record.runs_app),
+    ("store", graph.store_app),
+    ("graph", graph.graph_app),
+):
     app.add_typer(_group, name=_name)
 
 
@@ -40,6 +46,7 @@ def options(
     )
     for noisy in ("httpx", "httpx2", "httpcore", "httpcore2", "openai"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("neo4j").setLevel(logging.ERROR)  # what it warns of is said in our words
 
 
 def _version(wanted: bool) -> None:

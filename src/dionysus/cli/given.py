@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from dionysus.runtime import Runtime
     from dionysus.settings import Settings
 
+_OF_A_RUN = 100
+"""Traces among which that of the agent that was run is looked for."""
 Store = Annotated[
     str | None,
     typer.Option("--store", help="sqlite:///PATH; default: DIONYSUS_STORE, else .dionysus/mind.db here."),
@@ -38,6 +40,9 @@ McpServer = Annotated[
     ),
 ]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="An id, or its beginning.")]
+TraceId = Annotated[
+    str | None, typer.Argument(metavar="TRACE", help="An id, or its beginning; default: the newest trace.")
+]
 Agent = Annotated[
     str | None,
     typer.Option(
@@ -60,7 +65,17 @@ def opened(store: str | None, **flags: Any) -> "Runtime":
     """A runtime over these settings."""
     from dionysus.runtime import Runtime
 
-    return Runtime(settings=settings_of(store, **flags))
+    return Runtime(settings=settings_of(store, **flags), warn=lambda text: print(f"dionysus: {text}", file=sys.stderr))
+
+
+def newest_unless(trace_id: str | None, runtime: "Runtime") -> str:
+    """The trace that is asked for; where none is, that of the newest run – of the agent that was run."""
+    if trace_id is not None:
+        return trace_id
+    found = runtime.traces.list_traces(limit=_OF_A_RUN)
+    if not found:
+        raise BadInput("no traces yet; `dionysus beat` makes one")
+    return next((trace.id for trace in found if trace.parent_trace_id is None), found[0].id)
 
 
 def agent_named(where: str | None) -> Any:

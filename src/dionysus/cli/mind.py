@@ -110,7 +110,7 @@ def recall(
         return
     for hit in hits:
         m = hit.memory
-        print(f"{m.at.astimezone():%Y-%m-%d}  {m.kind:<9}  {m.source}: {' '.join(m.text.split())}")
+        print(f"{m.id:>5}  {m.at.astimezone():%Y-%m-%d}  {m.kind:<9}  {m.source}: {' '.join(m.text.split())}")
     if not hits:
         print(f"no memory speaks of {query!r}")
 

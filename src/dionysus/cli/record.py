@@ -17,17 +17,18 @@ from dionysus.cli.given import (
     Quiet,
     RunId,
     Store,
+    TraceId,
     agent_named,
     command,
+    newest_unless,
     opened,
     stop_at_safe_point,
     text_of,
 )
 from dionysus.cli.shown import live_display, plain_run, print_json, printable, show_answer, show_report, show_run
-from dionysus.errors import BadInput
 
 if TYPE_CHECKING:
-    from dionysus.runtime import Runtime
+    pass
 
 traces_app = typer.Typer(help="What agents did: list, show, replay, count tokens.", no_args_is_help=True)
 runs_app = typer.Typer(help="Runs: list, resume, replay, fork, compare, carry in a file.", no_args_is_help=True)
@@ -57,18 +58,13 @@ def list_traces(
         print("no traces yet; `dionysus beat` makes one")
 
 
-TraceId = Annotated[
-    str | None, typer.Argument(metavar="TRACE", help="An id, or its beginning; default: the newest trace.")
-]
-
-
 @traces_app.command("show")
 def show_trace(trace_id: TraceId = None, store: Store = None, as_json: Json = False) -> None:
     """One trace at a glance; --json for all of it."""
     from dionysus.traces.render import overview
 
     with opened(store) as runtime:
-        full = runtime.traces.get_trace(_newest(runtime) if trace_id is None else trace_id)
+        full = runtime.traces.get_trace(newest_unless(trace_id, runtime))
     if as_json:
         print_json(asdict(full))
     else:
@@ -84,7 +80,7 @@ def replay_trace(trace_id: TraceId = None, store: Store = None) -> None:
     from dionysus.traces.render import replay
 
     with opened(store) as runtime:
-        print(printable(replay(retold(runtime.traces, _newest(runtime) if trace_id is None else trace_id))))
+        print(printable(replay(retold(runtime.traces, newest_unless(trace_id, runtime)))))
 
 
 @traces_app.command("tokens")
@@ -265,10 +261,3 @@ def import_run(
     """Take a run in from a cassette."""
     with opened(store) as runtime:
         print(f"run {runtime.import_run(file, as_id=new_id, partial=partial)} is taken in")
-
-
-def _newest(runtime: "Runtime") -> str:
-    found = runtime.traces.list_traces(limit=1)
-    if not found:
-        raise BadInput("no traces yet; `dionysus beat` makes one")
-    return found[0].id

@@ -17,8 +17,8 @@ from typing import Any, get_args
 from dionysus.errors import BadInput, Damaged, StoreError
 from dionysus.journal.budget import Budget
 from dionysus.journal.events import Kind
+from dionysus.stores.codec import from_us, to_us
 from dionysus.stores.contract import Event, RunRecord, Status
-from dionysus.stores.database import from_us, to_us
 from dionysus.stores.records import under_name
 
 _FORMAT = 1

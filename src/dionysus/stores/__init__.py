@@ -1,29 +1,39 @@
-"""Where records are kept. `open_store(url)` is the only way in; SQL stays in this folder."""
+"""Where records are kept: in SQLite, opened by `open_store(url)`, and as a graph in Neo4j (`dionysus.stores.neo4j`).
+
+SQL and Cypher stay in this folder.
+"""
 
 import sqlite3
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from dionysus.errors import BadInput
 from dionysus.stores.database import Database
 from dionysus.stores.mind import Mind
+from dionysus.stores.outbox import Outbox
 from dionysus.stores.records import Records
 
 SQLITE_VERSION = sqlite3.sqlite_version
 
 
 class Store:
-    """An open store: the journal's and traces' `records`, and the `mind`."""
+    """An open store: the journal's and traces' `records`, the `mind`, and the `outbox` of what a graph gets."""
 
     def __init__(self, database: Database) -> None:
         self.path = database.path
         self.records = Records(database)
         self.mind = Mind(database)
+        self.outbox = Outbox(database)
         self._database = database
 
     def transaction(self) -> AbstractContextManager[None]:
         """Several verbs on either part, all or nothing."""
         return self._database.transaction()
+
+    def tell_of_commits(self, told: Callable[[], None]) -> None:
+        """Has someone told of each transaction that is committed through this store, in the thread that did it."""
+        self._database.on_commit = told
 
     def damage(self) -> str:
         """What SQLite's own check finds wrong with the file; empty where nothing."""

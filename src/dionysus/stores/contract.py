@@ -1,11 +1,14 @@
-"""The records that stores keep: plain frozen data, no behaviour, no SQL.
+"""The records that stores keep – plain frozen data – and what every store of traces can do with them.
 
 Instants are `datetime` in UTC with microseconds. Texts are kept whole; a store keeps equal texts once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
+
+T = TypeVar("T")
 
 Status = Literal["running", "success", "max_steps", "error", "interrupted", "budget_exhausted"]
 FINISHED: tuple[Status, ...] = ("success", "max_steps")
@@ -190,6 +193,17 @@ class CreatedMemory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecalledMemory:
+    """RECALLED: a memory that the query of a step's `semantic_recall` hit."""
+
+    memory_id: int
+    source: str
+    score: float
+    """Above 0; comparable within one query only."""
+    at_step: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class AgentExecutionTrace:
     """The log of one agent's run (not a trajectory in a state space; see docs/TERMINOLOGY.md)."""
 
@@ -338,3 +352,133 @@ class Beat:
     next_action: str | None = None
     snapshot: dict[str, Any] | None = None
     """What the folder looked like; only beats that were carried through have one."""
+
+
+# -- stores of traces ---------------------------------------------------------------------------------
+
+
+class TraceStore(Protocol):
+    """The verbs on traces that every backend has. All raise `StoreError` where the backend fails."""
+
+    def atomically(self, work: Callable[[], T]) -> T:
+        """What `work` does with these verbs, all or nothing; called again where others were in the way."""
+
+    def add_trace(self, trace: AgentExecutionTrace) -> bool:
+        """Adds a trace; False: there is one of that id."""
+
+    def save_trace(self, trace: AgentExecutionTrace) -> None:
+        """Adds a trace, or replaces the one of that id."""
+
+    def trace(self, trace_id: str) -> AgentExecutionTrace | None:
+        """The trace of that id."""
+
+    def trace_ids(self, prefix: str) -> list[str]:
+        """Ids that begin so, newest first, at most 20."""
+
+    def traces(
+        self,
+        *,
+        agent_name: str | None = None,
+        status: Status | None = None,
+        success: bool | None = None,
+        run_id: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        before: tuple[datetime, str] | None = None,
+        after: tuple[datetime, str] | None = None,
+        limit: int = 20,
+    ) -> list[AgentExecutionTrace]:
+        """Traces, newest first; those of one instant by id, downwards.
+
+        Args:
+            since, until: When they began: at the first or later, before the second.
+            before: (started_at, id) of a trace: only what comes behind it in this order.
+            after: The same: only what comes ahead of it, and the nearest of that.
+        """
+
+    def save_step(self, step: AgentExecutionStep) -> None:
+        """Adds a step to a trace that there is (HAS_STEP), or replaces the one at its place."""
+
+    def step(self, step_id: str) -> AgentExecutionStep | None:
+        """The step of that id."""
+
+    def steps(self, trace_id: str, *, after: int = 0, limit: int = -1) -> list[AgentExecutionStep]:
+        """A trace's steps in order: those behind an order, at most so many; -1: all."""
+
+    def next_order(self, trace_id: str) -> int:
+        """The order of the step that comes next; within `atomically` nobody else gets it."""
+
+    def save_basin_link(self, trace_id: str, basin_id: int, strength: float, at_step: int | None) -> None:
+        """A step of a trace that there is activated a basin (ACTIVATED_BASIN); once for each step."""
+
+    def basin_links(self, trace_id: str) -> list[BasinLink]:
+        """The basins that a trace activated, in order of steps, strongest first."""
+
+    def save_recall(self, trace_id: str, memory_id: int, score: float, at_step: int) -> None:
+        """The recall of a step of a trace that there is hit a memory (RECALLED); once for each step."""
+
+    def recalled_memories(self, trace_id: str) -> list[RecalledMemory]:
+        """The memories that a trace recalled, in order of steps, best first."""
+
+    def created_memories(self, run_id: str) -> list[CreatedMemory]:
+        """The memories that a run kept (CREATED_MEMORY), in order of steps."""
+
+    def token_usage(
+        self, *, agent_name: str | None = None, since: datetime | None = None, until: datetime | None = None
+    ) -> list[TokenUsage]:
+        """Sums per agent, by name, over traces that do not run. A sum with an unknown price has no price."""
+
+
+ChangeKind = Literal["trace", "step", "activation", "recall", "basin", "memory"]
+CHANGE_KINDS: tuple[ChangeKind, ...] = ("trace", "step", "activation", "recall", "basin", "memory")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edge:
+    """ACTIVATED_BASIN or RECALLED, from a trace to the basin or memory of that number."""
+
+    trace_id: str
+    number: int
+    weight: float
+    """Strength, or score."""
+    at_step: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """Changes of a store on their way to a graph, with all that they hang on: whole by itself."""
+
+    traces: tuple[AgentExecutionTrace, ...] = ()
+    steps: tuple[AgentExecutionStep, ...] = ()
+    basins: tuple[Basin, ...] = ()
+    memories: tuple[Memory, ...] = ()
+    activations: tuple[Edge, ...] = ()
+    recalls: tuple[Edge, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """A change that a graph did not take."""
+
+    kind: ChangeKind
+    key: str
+    reason: str
+    refused_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """How far a store's changes have come on their way to a graph."""
+
+    target: str
+    """URI and database, without user and password."""
+    waiting: dict[ChangeKind, int]
+    """Changes that the graph lacks, by kind."""
+    shipped: int
+    """Changes that it has."""
+    refused: tuple[Refusal, ...] = ()
+    shipped_at: datetime | None = None
+    """When the last ones came through; None: none did."""
+    failure: str | None = None
+    """Why the last attempt failed; None: it went well."""
+    failed_at: datetime | None = None

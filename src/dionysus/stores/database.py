@@ -11,42 +11,23 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
-from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast
 
-from cattrs import Converter
-
-from dionysus.errors import StoreError, StoreTooNew
+from dionysus.errors import EntryDamaged, StoreError, StoreTooNew
+from dionysus.stores.codec import CONVERTER, as_unicode, column_of, dumps, record_of
 
 Record = TypeVar("Record")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _APPLICATION = 0x44494F4E
 """`DION`, in the file's header."""
 _INLINE_CHARS = 512
 """Longer strings within JSON are kept in `texts`, once each."""
 
 _REMEMBERED_TEXTS = 10_000
-_dumps = json.JSONEncoder(separators=(",", ":")).encode
-
-
-def to_us(at: datetime) -> int:
-    """Microseconds since 1970."""
-    return (at - _EPOCH) // timedelta(microseconds=1)
-
-
-def from_us(us: int) -> datetime:
-    """The instant, in UTC."""
-    return _EPOCH + timedelta(microseconds=us)
-
-
-CONVERTER = Converter(omit_if_default=True)
-CONVERTER.register_unstructure_hook(datetime, to_us)
-CONVERTER.register_structure_hook(datetime, lambda us, _: from_us(us))
 
 
 class Database:
@@ -64,6 +45,8 @@ class Database:
         self._lock = threading.RLock()
         self._depth = 0
         self._durable = True
+        self.on_commit: Callable[[], None] = lambda: None
+        """Called after each transaction that was committed, in the thread that did it."""
         self._texts: set[str] = set()
         """Digests that are in `texts` for sure."""
         with self._mapped():
@@ -121,6 +104,7 @@ class Database:
                 except sqlite3.Error:
                     self._roll_back()
                     raise
+                self.on_commit()
 
     def _roll_back(self) -> None:
         self._texts.clear()
@@ -148,9 +132,9 @@ class Database:
 
     def pack_plain(self, value: Any) -> str:
         """`pack`, for what JSON can hold as it is."""
-        text = _dumps(value)
+        text = dumps(value)
         short = len(text) <= _INLINE_CHARS and '"$' not in text  # then no string is long, and no key needs care
-        return text if short else _dumps(self._outline(value))
+        return text if short else dumps(self._outline(value))
 
     def unpack(self, text: str) -> Any:
         """The plain value that `pack` took.
@@ -161,7 +145,7 @@ class Database:
         try:
             return self._inline(json.loads(text))
         except ValueError as error:
-            raise StoreError(f"the store {self.where!r} is damaged: an entry is no JSON; restore a copy") from error
+            raise EntryDamaged(f"the store {self.where!r} is damaged: an entry is no JSON; restore a copy") from error
 
     def unpack_as(self, kind: type[Record], text: str) -> Record:
         """The record that `pack` took."""
@@ -179,16 +163,10 @@ class Database:
 
     def from_columns(self, kind: type[Record], columns: dict[str, Any]) -> Record:
         """The record of these column values."""
-        hints = get_type_hints(kind)
-        for name, value in columns.items():
-            if isinstance(value, str) and not _takes_text(hints[name]):
-                columns[name] = self.unpack(value)
-        return CONVERTER.structure(columns, kind)
+        return record_of(kind, columns, unpack=self.unpack)
 
     def _column(self, value: Any) -> Any:
-        if value is None or isinstance(value, str | bool | int | float):
-            return value
-        return to_us(value) if isinstance(value, datetime) else self.pack(value)
+        return column_of(value, pack=self.pack)
 
     def _outline(self, value: Any) -> Any:
         if isinstance(value, str):
@@ -223,7 +201,7 @@ class Database:
     def _kept(self, digest: str) -> str:
         found = self.rows("SELECT body FROM texts WHERE digest = ?", (digest,))
         if not found:
-            raise StoreError(f"the store {self.where!r} is damaged: text {digest} is missing; restore a copy")
+            raise EntryDamaged(f"the store {self.where!r} is damaged: text {digest} is missing; restore a copy")
         return cast(bytes, found[0]["body"]).decode("utf-8", "surrogatepass")
 
     # -- opening ---------------------------------------------------------------------------------------
@@ -312,19 +290,9 @@ def _cure(message: str) -> str:
     return "run `dionysus doctor` to check the store"
 
 
-def _takes_text(hint: Any) -> bool:
-    """Whether a column of this type holds the text itself, not JSON."""
-    if get_origin(hint) in (tuple, list, dict):
-        return False
-    options = get_args(hint) or (hint,)
-    return any(option is str or isinstance(option, str) for option in options)
-
-
 def _bindable(parameters: Sequence[Any]) -> list[Any]:
-    """Lone surrogates, of undecodable file names, become "?": SQLite's texts are UTF-8. JSON and `texts` keep them."""
-    return [
-        p if not isinstance(p, str) or p.isascii() else p.encode("utf-8", "replace").decode("utf-8") for p in parameters
-    ]
+    """SQLite's texts are UTF-8. JSON and `texts` keep lone surrogates."""
+    return [as_unicode(p) if isinstance(p, str) else p for p in parameters]
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
+from dionysus.stores.codec import to_us
 from dionysus.stores.contract import Basin, Beat, Goal, Memory, MentalModel, Note
-from dionysus.stores.database import Database, to_us
+from dionysus.stores.database import Database
 
 
 class Mind:

@@ -1,12 +1,13 @@
 """The journal's and the traces' records in SQLite: runs, events, traces, steps, links."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from dionysus.errors import StoreError
+from dionysus.stores.codec import from_us, to_us
 from dionysus.stores.contract import (
     AgentExecutionStep,
     AgentExecutionTrace,
@@ -14,17 +15,19 @@ from dionysus.stores.contract import (
     CreatedMemory,
     DaySpending,
     Event,
+    RecalledMemory,
     RunRecord,
     Status,
+    T,
     TokenUsage,
 )
-from dionysus.stores.database import Database, from_us, to_us
+from dionysus.stores.database import Database
 
 _AT_ONCE = 1000
 
 
 class Records:
-    """Verbs on runs, events and traces. Raises `StoreError` throughout."""
+    """Verbs on runs, events and traces (those of `TraceStore`). Raises `StoreError` throughout."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -32,6 +35,11 @@ class Records:
     def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
         """Several verbs, all or nothing; see `Database.transaction`."""
         return self._db.transaction(durable=durable)
+
+    def atomically(self, work: Callable[[], T]) -> T:
+        """What `work` does with these verbs, all or nothing."""
+        with self._db.transaction():
+            return work()
 
     # -- runs ------------------------------------------------------------------------------------------
 
@@ -159,13 +167,22 @@ class Records:
 
     # -- traces ----------------------------------------------------------------------------------------
 
+    def add_trace(self, trace: AgentExecutionTrace) -> bool:
+        """Adds a trace; False: there is one of that id."""
+        with self._db.transaction():
+            if self._db.rows("SELECT 1 FROM traces WHERE id = ?", (trace.id,)):
+                return False
+            self.save_trace(trace)
+            return True
+
     def save_trace(self, trace: AgentExecutionTrace) -> None:
         """Adds a trace, or replaces the one of that id."""
         with self._db.transaction():
             self._db.write(
                 "INSERT INTO traces (id, agent_name, run_id, status, success, started_at, body) "
-                "VALUES (?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET "
-                "status = excluded.status, success = excluded.success, body = excluded.body",
+                "VALUES (?,?,?,?,?,?,?) ON CONFLICT (id) DO UPDATE SET agent_name = excluded.agent_name, "
+                "run_id = excluded.run_id, status = excluded.status, success = excluded.success, "
+                "started_at = excluded.started_at, body = excluded.body",
                 (
                     trace.id,
                     trace.agent_name,
@@ -258,7 +275,7 @@ class Records:
         return (row["last"] or 0) + 1
 
     def save_basin_link(self, trace_id: str, basin_id: int, strength: float, at_step: int | None) -> None:
-        """A step of a trace activated a basin (ACTIVATED_BASIN)."""
+        """A step of a trace activated a basin (ACTIVATED_BASIN); once for each step."""
         self._db.write(
             "INSERT OR REPLACE INTO basin_links (trace_id, basin_id, strength, at_step) VALUES (?,?,?,?)",
             (trace_id, basin_id, strength, at_step),
@@ -273,6 +290,23 @@ class Records:
             (trace_id,),
         )
         return [self._db.record(BasinLink, row) for row in rows]
+
+    def save_recall(self, trace_id: str, memory_id: int, score: float, at_step: int) -> None:
+        """The recall of a step of a trace hit a memory (RECALLED); once for each step."""
+        self._db.write(
+            "INSERT OR REPLACE INTO recalls (trace_id, memory_id, score, at_step) VALUES (?,?,?,?)",
+            (trace_id, memory_id, score, at_step),
+        )
+
+    def recalled_memories(self, trace_id: str) -> list[RecalledMemory]:
+        """The memories that a trace recalled, in order of steps, best first."""
+        rows = self._db.rows(
+            "SELECT r.memory_id, coalesce(m.source, '(forgotten)') AS source, r.score, r.at_step "
+            "FROM recalls r LEFT JOIN memories m ON m.id = r.memory_id WHERE r.trace_id = ? "
+            "ORDER BY r.at_step, r.score DESC, r.memory_id",
+            (trace_id,),
+        )
+        return [self._db.record(RecalledMemory, row) for row in rows]
 
     def created_memories(self, run_id: str) -> list[CreatedMemory]:
         """The memories that a run kept (CREATED_MEMORY), in order of steps."""

@@ -1,8 +1,8 @@
 """Traces, folded from the journal's events.
 
 `Fold` is the pure part: events in, traces and steps out. `Projection` keeps one per open run and writes its rows inside
-the transaction that appends the event: a step when it has finished, the trace when it begins and ends. What a running
-or killed run did since is in its journal, so who reads folds that, and nothing is lost.
+the transaction that appends the event: the trace when it begins and ends, and with each step that has finished. What a
+running or killed run did since is in its journal, so who reads folds that, and nothing is lost.
 """
 
 from collections.abc import Iterable, Mapping
@@ -47,6 +47,8 @@ class Story:
         """Steps whose rows are out of date."""
         self.links: list[tuple[int, float, int]] = []
         """Basins that were activated and whose links are not written: id, strength, step."""
+        self.recalls: list[tuple[int, float, int]] = []
+        """Memories that were recalled and whose links are not written: id, score, step."""
 
     def as_trace(self) -> AgentExecutionTrace:
         """The trace as it now is."""
@@ -168,7 +170,9 @@ def _effect(story: Story, event: Event) -> None:
         story.trace["coherence_min"] = lowest(story.trace.get("coherence_min"), value["level"])
     elif name == "basins":
         at_step = int(event.body["step"].partition(".")[2])
-        story.links += [(basin["id"], basin["activation"], at_step) for basin in value]
+        found = value if isinstance(value, dict) else {"activated": value, "hits": []}  # older journals: basins only
+        story.links += [(basin["id"], basin["activation"], at_step) for basin in found["activated"]]
+        story.recalls += [(memory_id, score, at_step) for memory_id, score in found["hits"]]
     elif name == "pruned":
         for cut in value:
             key = f"action.{cut['step']}"
@@ -230,7 +234,7 @@ class Projection:
     def __init__(self, records: Records, *, links: bool = True) -> None:
         """
         Args:
-            links: Whether basins are linked: those that events name are in this store.
+            links: Whether basins and memories are linked: those that events name are in this store.
         """
         self._records, self._links = records, links
         self._open: dict[str, Fold] = {}
@@ -243,18 +247,23 @@ class Projection:
         story = fold.add(event)
         if event.kind == "run_forked":  # what it shares is shown as its own
             for shared in fold.stories.values():
-                self._write_steps(shared)
                 self._records.save_trace(shared.as_trace())
+                self._write_steps(shared)
             return
-        if story.links or event.kind in _WRITTEN_AT:
-            self._write_steps(story, steps=event.kind in _WRITTEN_AT)
-        if event.kind in ("run_started", "run_resumed", "run_finished"):
+        if event.kind in _WRITTEN_AT:
             self._records.save_trace(story.as_trace())
+        if story.links or story.recalls or event.kind in _WRITTEN_AT:
+            self._write_steps(story, steps=event.kind in _WRITTEN_AT)
 
     def _write_steps(self, story: Story, *, steps: bool = True) -> None:
-        for link in story.links if self._links else ():
-            self._records.save_basin_link(str(story.trace["id"]), *link)
+        trace_id = str(story.trace["id"])
+        if self._links:
+            for link in story.links:
+                self._records.save_basin_link(trace_id, *link)
+            for recall in story.recalls:
+                self._records.save_recall(trace_id, *recall)
         story.links.clear()
+        story.recalls.clear()
         if steps:
             for key in story.changed:
                 self._records.save_step(story.as_step(key))

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
 from dionysus.errors import BadInput, NotFound
+from dionysus.stores.codec import from_us, to_us
 from dionysus.stores.contract import (
     AgentExecutionStep,
     AgentExecutionTrace,
@@ -14,8 +15,8 @@ from dionysus.stores.contract import (
     CreatedMemory,
     Status,
     TokenUsage,
+    TraceStore,
 )
-from dionysus.stores.database import from_us, to_us
 from dionysus.stores.records import Records
 from dionysus.traces.projection import Story, lowest, stories_of
 
@@ -83,8 +84,12 @@ class Filters(TypedDict, total=False):
 class ExecutionTraceService:
     """Execution traces in a store. All verbs raise `StoreError` where the store fails."""
 
-    def __init__(self, records: Records, *, clock: Callable[[], datetime]) -> None:
-        self._records, self._clock = records, clock
+    def __init__(self, store: TraceStore, *, clock: Callable[[], datetime], journal: Records | None = None) -> None:
+        """
+        Args:
+            journal: Where the journals of runs are: it tells more of those that run than their traces in the store.
+        """
+        self._store, self._clock, self._journal = store, clock, journal
 
     def create_trace(
         self,
@@ -104,24 +109,25 @@ class ExecutionTraceService:
             NotFound: There is none of the parent's.
         """
         new = trace_id or f"{run_id}/{agent_name}"
-        with self._records.transaction():
+        trace = AgentExecutionTrace(
+            id=new,
+            agent_name=agent_name,
+            run_id=run_id,
+            status="running",
+            started_at=self._clock(),
+            task=task,
+            model=model,
+            parent_trace_id=parent_trace_id,
+            parent_step=parent_step,
+        )
+
+        def added() -> bool:
             if parent_trace_id is not None:
                 self._require(parent_trace_id)
-            if self._records.trace(new) is not None:
-                raise BadInput(f"trace {new!r} exists; give another run_id or trace_id")
-            self._records.save_trace(
-                AgentExecutionTrace(
-                    id=new,
-                    agent_name=agent_name,
-                    run_id=run_id,
-                    status="running",
-                    started_at=self._clock(),
-                    task=task,
-                    model=model,
-                    parent_trace_id=parent_trace_id,
-                    parent_step=parent_step,
-                )
-            )
+            return self._store.add_trace(trace)
+
+        if not self._store.atomically(added):
+            raise BadInput(f"trace {new!r} exists; give another run_id or trace_id")
         return new
 
     def add_step(self, trace_id: str, step_data: Mapping[str, Any]) -> str:
@@ -143,13 +149,14 @@ class ExecutionTraceService:
         coherence = step_data.get("coherence")
         if coherence is not None and not 0 <= coherence <= 1:
             raise BadInput(f"step_data: coherence {coherence!r} is not in [0, 1]")
-        with self._records.transaction():
+        data = {"started_at": self._clock(), **step_data}
+
+        def added() -> str:
+            order = self._store.next_order(trace_id)
             trace = self._require(trace_id)
-            order = self._records.next_order(trace_id)
-            data = {"started_at": self._clock(), **step_data}
             step = AgentExecutionStep(id=f"{trace_id}:{order}", trace_id=trace_id, order=order, **data)
-            self._records.save_step(step)
-            self._records.save_trace(
+            self._store.save_step(step)
+            self._store.save_trace(
                 replace(
                     trace,
                     step_count=trace.step_count + (step.step_type != "planning"),
@@ -161,7 +168,9 @@ class ExecutionTraceService:
                     coherence_min=lowest(trace.coherence_min, step.coherence),
                 )
             )
-        return step.id
+            return step.id
+
+        return self._store.atomically(added)
 
     def complete_trace(
         self,
@@ -180,17 +189,21 @@ class ExecutionTraceService:
         Raises:
             NotFound: No such trace.
         """
-        with self._records.transaction():
-            self._records.save_trace(
+        now = self._clock()
+
+        def complete() -> None:
+            self._store.save_trace(
                 replace(
                     self._require(trace_id),
                     status=status or ("success" if success else "error"),
                     success=success,
                     summary=summary,
                     error_message=error_message,
-                    completed_at=self._clock(),
+                    completed_at=now,
                 )
             )
+
+        self._store.atomically(complete)
 
     def link_basin(self, trace_id: str, basin_id: int, strength: float, at_step: int | None = None) -> None:
         """Records that a step of the trace activated a basin (ACTIVATED_BASIN), with strength in [0, 1].
@@ -201,8 +214,12 @@ class ExecutionTraceService:
         """
         if not 0 <= strength <= 1:
             raise BadInput(f"strength {strength!r} is not in [0, 1]")
-        self._require(trace_id)
-        self._records.save_basin_link(trace_id, basin_id, strength, at_step)
+
+        def link() -> None:
+            self._require(trace_id)
+            self._store.save_basin_link(trace_id, basin_id, strength, at_step)
+
+        self._store.atomically(link)
 
     def get_trace(self, trace_id: str, *, exact: bool = False, after: int = 0, limit: int | None = None) -> FullTrace:
         """The trace with its steps and basins.
@@ -239,9 +256,9 @@ class ExecutionTraceService:
         return TraceTree(full=full, members={child.id: self._tree(child, family, 0, limit, seen) for child in called})
 
     def _family(self, run_id: str) -> _Family:
-        traces = self._records.traces(run_id=run_id, limit=_OF_A_RUN)
+        traces = self._store.traces(run_id=run_id, limit=_OF_A_RUN)
         is_running = any(trace.status == "running" for trace in traces)
-        return _Family(traces=traces, stories=stories_of(self._records, run_id) if is_running else {})
+        return _Family(traces=traces, stories=self._stories(run_id) if is_running else {})
 
     def _full(self, trace: AgentExecutionTrace, family: _Family, after: int, limit: int | None) -> FullTrace:
         one_more = -1 if limit is None else limit + 1
@@ -251,14 +268,14 @@ class ExecutionTraceService:
             keys = list(story.steps)[after : None if limit is None else after + one_more]
             steps = [story.as_step(key) for key in keys]
         else:
-            steps = self._records.steps(trace.id, after=after, limit=one_more)
+            steps = self._store.steps(trace.id, after=after, limit=one_more)
         shown = steps[:limit]
         children = [_as_it_is(t, family.stories) for t in family.traces if t.parent_trace_id == trace.id]
         return FullTrace(
             trace=trace,
             steps=tuple(shown),
-            basins=tuple(self._records.basin_links(trace.id)),
-            memories=tuple(self._records.created_memories(trace.run_id)),
+            basins=tuple(self._store.basin_links(trace.id)),
+            memories=tuple(self._store.created_memories(trace.run_id)),
             delegated=tuple(sorted(children, key=lambda t: (t.started_at, t.id))),
             next_after=(shown[-1].order if shown else after) if len(steps) > len(shown) else None,
         )
@@ -283,7 +300,7 @@ class ExecutionTraceService:
             before: (started_at, id) of the last trace of the page before.
             after: The same of the first trace of the page behind: the nearest ones that are newer.
         """
-        found = self._records.traces(
+        found = self._store.traces(
             agent_name=agent_name,
             status=status,
             success=success,
@@ -295,7 +312,7 @@ class ExecutionTraceService:
             limit=limit,
         )
         running = {trace.run_id for trace in found if trace.status == "running"}
-        stories = {name: story for run in running for name, story in stories_of(self._records, run).items()}
+        stories = {name: story for run in running for name, story in self._stories(run).items()}
         return [_as_it_is(trace, stories) for trace in found]
 
     def page(self, *, cursor: str | None = None, limit: int = 20, **filters: Unpack[Filters]) -> TracePage:
@@ -328,7 +345,7 @@ class ExecutionTraceService:
         Args:
             since, until: Of traces that began at the first or later, before the second.
         """
-        sums = {u.agent_name: u for u in self._records.token_usage(agent_name=agent_name, since=since, until=until)}
+        sums = {u.agent_name: u for u in self._store.token_usage(agent_name=agent_name, since=since, until=until)}
         running = self.list_traces(agent_name=agent_name, status="running", since=since, until=until, limit=_OF_A_RUN)
         for trace in running:
             sums[trace.agent_name] = total_usage(
@@ -336,17 +353,20 @@ class ExecutionTraceService:
             )
         return [sums[name] for name in sorted(sums, key=str)]
 
+    def _stories(self, run_id: str) -> Mapping[str, Story]:
+        return {} if self._journal is None else stories_of(self._journal, run_id)
+
     def _found(self, trace_id: str) -> AgentExecutionTrace:
-        trace = self._records.trace(trace_id)
+        trace = self._store.trace(trace_id)
         if trace is not None:
             return trace
-        matches = self._records.trace_ids(trace_id) if trace_id else []
+        matches = self._store.trace_ids(trace_id) if trace_id else []
         if len(matches) > 1:
             raise BadInput(f"{len(matches)} traces begin with {trace_id!r}: {', '.join(matches[:5])}; write more")
         return self._require(matches[0] if matches else trace_id)
 
     def _require(self, trace_id: str) -> AgentExecutionTrace:
-        trace = self._records.trace(trace_id)
+        trace = self._store.trace(trace_id)
         if trace is None:
             raise NotFound("trace", trace_id, see="`dionysus traces list`")
         return trace
