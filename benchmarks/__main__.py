@@ -7,9 +7,18 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks import api, beat, kill, long, managed, overhead
+from benchmarks import api, beat, kill, long, managed, outage, overhead, store
 
-BENCHMARKS = {"api": api, "beat": beat, "kill": kill, "long": long, "managed": managed, "overhead": overhead}
+BENCHMARKS = {
+    "api": api,
+    "beat": beat,
+    "kill": kill,
+    "long": long,
+    "managed": managed,
+    "outage": outage,
+    "overhead": overhead,
+    "store": store,
+}
 
 
 def main() -> None:
@@ -22,13 +31,16 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="beat, managed: a folder to look at; overhead, kill, long, api: a text of observations",
+        help="beat, managed: a folder to look at; all others: a text of observations",
     )
     parser.add_argument("--kills", type=int, help="kill: at random instants; default: 1000")
+    parser.add_argument("--beats", type=int, help="outage: while the server is disturbed; default: 1000")
     chosen = parser.parse_args()
-    more = {} if chosen.kills is None else {"kills": chosen.kills}
-    if more and chosen.name != "kill":
-        parser.error("--kills is for the benchmark kill")
+    given = {"kills": chosen.kills, "beats": chosen.beats}
+    more = {name: value for name, value in given.items() if value is not None}
+    for name in more:
+        if chosen.name != {"kills": "kill", "beats": "outage"}[name]:
+            parser.error(f"--{name} is not for the benchmark {chosen.name}")
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     figures = {
         "benchmark": chosen.name,

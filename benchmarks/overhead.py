@@ -31,14 +31,16 @@ def run(*, short: bool, seed: int, data: Path | None) -> dict[str, Any]:
     Args:
         data: A text file whose pieces are the observations; default: made-up words.
     """
-    pages = _pages(random.Random(seed), data)
+    pages = pages_of(random.Random(seed), data)
     rounds = 3 if short else 15
     with tempfile.TemporaryDirectory() as folder, Runtime(store=f"sqlite:///{folder}/mind.db") as runtime:
         openinference = _openinference()
         variants: dict[str, Callable[[], Any]] = {
-            "bare": lambda: _agent(pages).run("Read the pages."),
-            "attached": lambda: runtime.attach(_agent(pages)).run("Read the pages."),
-            "attached_see_once": lambda: runtime.attach(_agent(pages), pruning="see-once").run("Read the pages."),
+            "bare": lambda: reading_agent(pages).run("Read the pages."),
+            "attached": lambda: runtime.attach(reading_agent(pages)).run("Read the pages."),
+            "attached_see_once": lambda: runtime.attach(reading_agent(pages), pruning="see-once").run(
+                "Read the pages."
+            ),
         }
         cpu: dict[str, list[float]] = {name: [] for name in (*variants, "openinference")}
         wall: dict[str, list[float]] = {name: [] for name in cpu}
@@ -49,7 +51,7 @@ def run(*, short: bool, seed: int, data: Path | None) -> dict[str, Any]:
                 if number:  # the first round warms up
                     cpu[name].append(spent[0])
                     wall[name].append(spent[1])
-        result = runtime.attach(_agent(pages)).run("Read the pages.", run_id="counted")
+        result = runtime.attach(reading_agent(pages)).run("Read the pages.", run_id="counted")
         syncs = _syncs(Path(folder), pages)
     per_step = {name: 1000 * median(times) / STEPS for name, times in cpu.items()}
     return {
@@ -79,7 +81,8 @@ class _Read(Tool):
         return self.pages[page]
 
 
-def _agent(pages: list[str]) -> ToolCallingAgent:
+def reading_agent(pages: list[str]) -> ToolCallingAgent:
+    """Reads each page, a call a step, on an instant model."""
     usage = {"input_tokens": 1000, "output_tokens": 20}
     turns = [
         {"thought": f"Page {n} is next.", "calls": [{"name": "read", "arguments": {"page": n}}], "usage": usage}
@@ -90,7 +93,8 @@ def _agent(pages: list[str]) -> ToolCallingAgent:
     return ToolCallingAgent([_Read(pages)], model, planning_interval=3, max_steps=STEPS, verbosity_level=LogLevel.OFF)
 
 
-def _pages(chance: random.Random, data: Path | None) -> list[str]:
+def pages_of(chance: random.Random, data: Path | None) -> list[str]:
+    """An observation for each step."""
     if data is not None:
         text = data.read_text(errors="replace")
         return [text[(n * OBSERVATION_CHARS) % max(1, len(text)) :][:OBSERVATION_CHARS] for n in range(STEPS)]
@@ -143,7 +147,7 @@ def _syncs(folder: Path, pages: list[str]) -> dict[str, int]:
 
         connection: sqlite3.Connection = runtime._store._database._connection
         connection.set_trace_callback(seen)
-        result = runtime.attach(_agent(pages)).run("Read the pages.")
+        result = runtime.attach(reading_agent(pages)).run("Read the pages.")
         connection.set_trace_callback(None)
     tools = STEPS  # each finished, none of them declared idempotent: each start waits as well
     return {

@@ -6,6 +6,7 @@ process ends goes with the next one.
 """
 
 import logging
+import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,16 +24,16 @@ log = logging.getLogger("dionysus")
 _MOST = 500
 """Changes in a parcel."""
 _POLL_S = 0.5
-_GATHER_S = 0.2
-"""What is written within this time goes together."""
+_GATHER_S = 1.0
+"""What is written within this time goes together; at the end of a process nothing is waited for."""
 _FIRST_WAIT_S = 1.0
-_LONGEST_WAIT_S = 60.0
+_LONGEST_WAIT_S = 10.0
 _AFTER_REFUSAL_S = 60.0
 """Until a graph that a person must see to is tried again; wrong passwords in a row would lock the account."""
 _SHORT_LIFE_S = 1.0
 """A process that ends sooner, and has written nothing, leaves what waits to others."""
 _PATIENCE = timedelta(seconds=30)
-"""A process that begins so soon after a failure does not wait for the graph when it ends."""
+"""A process that ends so soon after a failure does not wait for the graph."""
 
 
 class Shipper:
@@ -65,7 +66,7 @@ class Shipper:
         self._failure: DionysusError | None = None
         self._graph_id: str | None = None
         self._most = _MOST
-        self._has_written = self._is_abandoned = False
+        self._has_written = self._has_ended = self._is_abandoned = False
         store.tell_of_commits(self._committed)
         if self.backlog().waiting:
             self._go()
@@ -173,11 +174,14 @@ class Shipper:
         try:
             if not self._has_written and self._closing.wait(_SHORT_LIFE_S):
                 return  # a process that only reads, and is over
-            if not self._closing.wait(self._still_to_wait()):
+            wait_s = self._still_to_wait()
+            if not (wait_s and self._closing.wait(wait_s)):
                 self._ship_on()
         finally:
-            if self._is_abandoned:
-                self._let_go()
+            with self._starting:
+                self._has_ended = True
+                if self._is_abandoned:
+                    self._let_go()
 
     def _ship_on(self) -> None:
         failures = 0
@@ -190,8 +194,9 @@ class Shipper:
                     self.ship()
             except DionysusError as error:
                 failures += 1
-                self._failed(error)
-                if isinstance(error, MissingExtra) or self._closing.wait(_wait_after(error, failures)):
+                wait_s = _wait_after(error, failures)
+                self._failed(error, wait_s)
+                if isinstance(error, MissingExtra) or self._closing.wait(wait_s):
                     return
                 self._wake.set()
                 continue
@@ -206,16 +211,19 @@ class Shipper:
         return self._outbox.is_behind(self._graph_id)
 
     def _still_to_wait(self) -> float:
-        """Seconds until the next attempt is due, where one – perhaps of another process – failed just before."""
-        failed_at = self.backlog().failed_at
-        return 0.0 if failed_at is None else max(0.0, (failed_at + _PATIENCE - self._clock()).total_seconds())
+        """Seconds until the next attempt is due; the last one that failed may have been another process's."""
+        retry_at = self.backlog().retry_at
+        return 0.0 if retry_at is None else max(0.0, (retry_at - self._clock()).total_seconds())
 
-    def _failed(self, error: DionysusError) -> None:
+    def _failed(self, error: DionysusError, wait_s: float) -> None:
+        if self._is_abandoned:
+            return
         if type(self._failure) is not type(error):
             self._warn(f"traces wait in the store: {error}")
         self._failure = error
+        now = self._clock()
         try:
-            self._outbox.failed(self.graph.target, str(error), self._clock())
+            self._outbox.failed(self.graph.target, str(error), now, now + timedelta(seconds=wait_s))
         except StoreError as also:  # that it was said is what counts
             log.info("that shipping failed cannot be noted: %s", also)
 
@@ -226,21 +234,40 @@ class Shipper:
 
     def close(self) -> None:
         """Ships what is left, for a bounded time, and lets go. What is not shipped stays in the store."""
-        self._watched.tell_of_commits(lambda: None)
         with self._starting:
+            if self._closing.is_set():
+                return
             self._closing.set()
+        self._watched.tell_of_commits(lambda: None)
         self._wake.set()
         if self._thread is not None:
-            self._thread.join(self._drain_s)
+            self._thread.join(0 if self._is_hopeless() else self._drain_s)
         if self._has_written and self._failure is None:
+            self._say_what_waits()
+        with self._starting:
+            self._is_abandoned = True
+            if self._thread is None or self._has_ended:
+                self._let_go()
+
+    def _is_hopeless(self) -> bool:
+        """Whether an attempt failed just now."""
+        try:
+            failed_at = self.backlog().failed_at
+        except StoreError as error:  # whoever closes has other worries then
+            log.info("what waits for %s cannot be read: %s", self.graph.target, error)
+            return True
+        return failed_at is not None and self._clock() - failed_at < _PATIENCE
+
+    def _say_what_waits(self) -> None:
+        try:
             left = self.backlog()
-            waiting = sum(left.waiting.values())
-            if waiting:
-                why = f": {left.failure}" if left.failure else ""
-                self._warn(f"{waiting} changes wait in the store for {self.graph.target}{why}")
-        self._is_abandoned = True
-        if self._thread is None or not self._thread.is_alive():
-            self._let_go()
+        except StoreError as error:
+            log.info("what waits for %s cannot be read: %s", self.graph.target, error)
+            return
+        waiting = sum(left.waiting.values())
+        if waiting:
+            why = f": {left.failure}" if left.failure else ""
+            self._warn(f"{waiting} changes wait in the store for {self.graph.target}{why}")
 
     def _let_go(self) -> None:
         self.graph.close()
@@ -254,6 +281,6 @@ def lease_of(store: Path) -> Path:
 
 
 def _wait_after(error: DionysusError, failures: int) -> float:
-    """Seconds until the next attempt."""
-    wait = float(min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2 ** (failures - 1)))
-    return _AFTER_REFUSAL_S if isinstance(error, GraphRefused) else wait
+    """Seconds until the next attempt; not the same for all who wait for one server."""
+    wait = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 1.5 ** min(failures - 1, 20))
+    return _AFTER_REFUSAL_S if isinstance(error, GraphRefused) else wait * random.uniform(0.8, 1.2)

@@ -1,4 +1,7 @@
-"""The mission, end to end: a heartbeat on real input, on the record, over several beats."""
+"""The mission, end to end: a heartbeat on real input, on the record, over several beats.
+
+Every test runs with the store alone, and with Neo4j beside it: then all that it left is in the graph, too.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -10,6 +13,7 @@ import pytest
 from smolagents import ActionStep, PlanningStep
 from smolagents.memory import ToolCall
 
+from benchmarks.outage import compared, duplicates
 from conftest import START, Clock, Repository
 from dionysus import MetacognitionAgent, PerceptionAgent, ReasoningAgent, Runtime, Settings
 from dionysus.agents.faculties import Faculty
@@ -18,6 +22,9 @@ from dionysus.models.reflex import Reflex
 from dionysus.models.scripted import ScriptedModel
 from dionysus.runtime import BeatReport
 from dionysus.settings import load_settings
+from dionysus.shipping import Shipper
+from dionysus.stores import open_store
+from dionysus.stores.neo4j import Graph
 from openai_server import openai_server
 
 NINE = [
@@ -42,6 +49,27 @@ class Watching(Reflex):
     def generate(self, messages: Any, *args: Any, **options: Any) -> Any:
         self.prompts.append("\n".join(p["text"] for m in messages for p in m.content))
         return super().generate(messages, *args, **options)
+
+
+@pytest.fixture(params=["store", "neo4j"], autouse=True)
+def shipped(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph | None]:
+    """The graph that traces are shipped to; None: they are not."""
+    if request.param == "store":
+        yield None
+        return
+    graph, server = request.getfixturevalue("graph"), request.getfixturevalue("bolt")
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    yield graph
+    if (tmp_path / "mind.db").exists():
+        store = open_store(f"sqlite:///{tmp_path}/mind.db")
+        shipper = Shipper(store, graph, drain_s=0)
+        shipper.ship()
+        found = compared(store, graph)
+        assert found["differing"] == 0
+        assert found["traces"] == duplicates(graph)["traces"] == len(store.records.traces(limit=-1))
+        shipper.close()
+        store.close()
 
 
 def runtime_of(tmp_path: Path, clock: Clock, **options: Any) -> Runtime:
@@ -85,6 +113,32 @@ def test_the_first_beat_uses_nine_tools_then_answers(
     assert sum(m.startswith("PlanningStep before action") for m in messages) == 4
     assert sum("[IWMT] Coherence: " in m for m in messages) == 4
     assert any("activated" in m for m in messages)
+
+
+def test_a_trace_is_found_by_query(tmp_path: Path, clock: Clock, repository: Repository, shipped: Graph | None) -> None:
+    """What the mission asks of persistence, in its own words: by Cypher."""
+    if shipped is None:
+        return
+    with runtime_of(tmp_path, clock) as runtime:
+        report = runtime.beat(repository.path)
+        text = runtime.traces.get_trace(str(report.trace_id)).steps[2].observation
+    rows = shipped.read(
+        lambda tx: tx.run(
+            "MATCH (t:AgentExecutionTrace {run_id: $run})-[h:HAS_STEP]->(s:AgentExecutionStep) "
+            "OPTIONAL MATCH (t)-[a:ACTIVATED_BASIN]->(b:AttractorBasin) "
+            "RETURN t.agent_name AS agent, t.status AS status, t.planning_count AS plans, t.step_count AS actions, "
+            "s.step_type AS kind, s.observation AS observation, h.order AS place, "
+            "count(a) AS activations ORDER BY place",
+            run=report.run_id,
+        ).data()
+    )
+    assert [row["place"] for row in rows] == list(range(1, 15))
+    assert {(row["agent"], row["status"], row["plans"], row["actions"]) for row in rows} == {
+        ("heartbeat", "success", 4, 10)
+    }
+    assert [row["kind"] for row in rows].count("planning") == 4
+    assert rows[2]["observation"] == text
+    assert rows[0]["activations"]
 
 
 def test_beats_follow_what_happens(runtime: Runtime, repository: Repository, clock: Clock) -> None:

@@ -6,12 +6,15 @@ An instant is an integer of microseconds since 1970, UTC; nested values are JSON
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from cattrs import Converter
 
 Record = TypeVar("Record")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+hints_of: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
+"""The types of a record's fields, by name."""
 dumps = json.JSONEncoder(separators=(",", ":")).encode
 """JSON in ASCII, so that lone surrogates come back as they were."""
 
@@ -48,7 +51,7 @@ def record_of(kind: type[Record], columns: dict[str, Any], *, unpack: Callable[[
     Args:
         unpack: Reads the text of a nested value.
     """
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     plain = {
         name: unpack(value) if isinstance(value, str) and not _takes_text(hints[name]) else value
         for name, value in columns.items()

@@ -482,3 +482,5 @@ class Backlog:
     failure: str | None = None
     """Why the last attempt failed; None: it went well."""
     failed_at: datetime | None = None
+    retry_at: datetime | None = None
+    """No process tries again before that."""

@@ -126,7 +126,7 @@ class Outbox:
             "SELECT kind, key, reason, refused_at FROM refusals WHERE graph_id = ? ORDER BY refused_at LIMIT ?",
             (graph_id, _SHOWN_REFUSALS),
         )
-        failed = self._db.rows("SELECT reason, failed_at FROM shipping_failures WHERE target = ?", (target,))
+        failed = self._db.rows("SELECT reason, failed_at, retry_at FROM shipping_failures WHERE target = ?", (target,))
         return Backlog(
             target=target,
             waiting={row["kind"]: row["waiting"] for row in counts if row["waiting"]},
@@ -135,6 +135,7 @@ class Outbox:
             shipped_at=from_us(rows[0]["shipped_at"]) if rows else None,
             failure=failed[0]["reason"] if failed else None,
             failed_at=from_us(failed[0]["failed_at"]) if failed else None,
+            retry_at=from_us(failed[0]["retry_at"]) if failed else None,
         )
 
     # -- what became of it -----------------------------------------------------------------------------
@@ -150,12 +151,12 @@ class Outbox:
             )
             self._db.write("DELETE FROM shipping_failures WHERE target = ?", (target,))
 
-    def failed(self, target: str, reason: str, at: datetime) -> None:
+    def failed(self, target: str, reason: str, at: datetime, retry_at: datetime) -> None:
         """An attempt at a target failed: everything waits on."""
         with self.transaction():
             self._db.write(
-                "INSERT OR REPLACE INTO shipping_failures (target, reason, failed_at) VALUES (?,?,?)",
-                (target, reason, to_us(at)),
+                "INSERT OR REPLACE INTO shipping_failures (target, reason, failed_at, retry_at) VALUES (?,?,?,?)",
+                (target, reason, to_us(at), to_us(retry_at)),
             )
 
     def taken(self, graph_id: str, changes: Iterable[Change]) -> None:

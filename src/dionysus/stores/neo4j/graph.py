@@ -163,6 +163,7 @@ class Graph:
         """What an attempt returns or raises, if it does so in time."""
         results: list[T] = []
         failures: list[BaseException] = []
+        left: list[Driver | None] = []
         given_up = threading.Event()
 
         def run() -> None:
@@ -170,15 +171,19 @@ class Graph:
                 results.append(attempt(given_up.is_set))
             except BaseException as error:  # noqa: BLE001 – handed to who waits
                 failures.append(error)
-                if given_up.is_set():
-                    log.debug("a call of %s that was given up ended: %s", self.target, error)
+            if given_up.is_set():
+                log.debug("a call of %s that was given up ended: %s", self.target, failures)
+                _close(left)
 
         thread = threading.Thread(target=run, name="dionysus-neo4j", daemon=True)
         thread.start()
         thread.join(timeout_s)
         if thread.is_alive():
+            left.append(self._driver)  # its other connections may hang, too; it is closed when the call ends
+            self._driver = None
             given_up.set()
-            self._driver = None  # its connections may hang, too; they are closed with it
+            if not thread.is_alive():
+                _close(left)
             raise GraphDown(f"Neo4j at {self.uri} does not answer: nothing came within {timeout_s:g} s")
         if failures:
             raise self._in_words(failures[0]) from failures[0]
@@ -213,16 +218,9 @@ class Graph:
             return GraphRefused(f"{where} cannot be used: {said}; check NEO4J_URI")
         if _is_too_much(code):
             return DataRefused(f"{where} has no memory for this: {said}")
-        down = (
-            told.ServiceUnavailable,
-            told.SessionExpired,
-            told.ConnectionPoolError,
-            told.TransientError,
-            OSError,
-        )
-        if isinstance(error, down):
+        if isinstance(error, told.DriverError | told.TransientError | OSError):
             return GraphDown(f"{where} cannot be reached: {_shortest(said)}")
-        if isinstance(error, told.Neo4jError | told.DriverError | ValueError | TypeError | OverflowError):
+        if isinstance(error, told.Neo4jError | ValueError | TypeError | OverflowError):
             return DataRefused(f"{where} says {code}: {said}")
         return error
 
@@ -384,6 +382,13 @@ def import_driver() -> None:
         import neo4j  # noqa: F401 – whether it is there
     except ImportError as error:
         raise MissingExtra("Neo4j", "neo4j") from error
+
+
+def _close(drivers: "list[Driver | None]") -> None:
+    while drivers:
+        driver = drivers.pop()
+        if driver is not None:
+            driver.close()
 
 
 def _check_age(server: str, uri: str) -> None:

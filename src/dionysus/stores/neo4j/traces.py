@@ -15,11 +15,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from datetime import datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from dionysus.errors import DataRefused, GraphRefused
-from dionysus.stores.codec import as_unicode, column_of, dumps, record_of, to_us
+from dionysus.stores.codec import as_unicode, column_of, dumps, hints_of, record_of, to_us
 from dionysus.stores.contract import (
     AgentExecutionStep,
     AgentExecutionTrace,
@@ -144,10 +143,11 @@ class GraphTraces:
             parcel.traces, key=lambda trace: trace.id
         )  # in one order, so that processes wait for each other
         ids = [as_unicode(trace.id) for trace in traces]
-        for row in tx.run(_ARE_OTHERS, ids=ids, store=store):
+        for row in tx.run(_ARE_OTHERS, ids=ids, store=store) if ids else ():
             raise DataRefused(f"trace {row['id']!r} is in the graph already, from the store {row['store']!r}")
         steps = [_step_row(step) for step in parcel.steps]
-        for row in tx.run(_STEPS_ARE_OTHERS, rows=[{"id": s["id"], "trace_id": s["trace_id"]} for s in steps]):
+        places = [{"id": row["id"], "trace_id": row["trace_id"]} for row in steps]
+        for row in tx.run(_STEPS_ARE_OTHERS, rows=places) if steps else ():
             raise DataRefused(f"step {row['id']!r} is in the graph already, of the trace {row['trace_id']!r}")
         _all(tx, _TRACES, [{"id": i, "properties": self._properties(t)} for i, t in zip(ids, traces, strict=True)])
         delegated = [
@@ -414,14 +414,9 @@ def _properties(record: Any) -> Row:
 def _record(kind: type[Record], properties: Row) -> Record:
     """The record that `_properties` took. What is absent is None where it may be, whatever a field's default."""
     exact = json.loads(properties.get("exact") or "{}")
-    absent = {name: None for name in _optional(kind) if name not in properties}
+    absent = {name: None for name, hint in hints_of(kind).items() if type(None) in get_args(hint)}
     names = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # records are dataclasses
-    return record_of(kind, {**absent, **{name: properties[name] for name in names if name in properties}, **exact})
-
-
-@cache
-def _optional(kind: Any) -> frozenset[str]:
-    return frozenset(name for name, hint in get_type_hints(kind).items() if type(None) in get_args(hint))
+    return record_of(kind, absent | {name: properties[name] for name in names if name in properties} | exact)
 
 
 def _step_row(step: AgentExecutionStep) -> Row:

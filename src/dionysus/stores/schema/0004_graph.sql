@@ -26,7 +26,8 @@ CREATE TABLE refusals (
 CREATE TABLE shipping_failures (
   target    TEXT PRIMARY KEY,
   reason    TEXT NOT NULL,
-  failed_at INTEGER NOT NULL
+  failed_at INTEGER NOT NULL,
+  retry_at  INTEGER NOT NULL                 -- before that no process tries again
 );
 -- Sets apart what several stores ship to one graph: numbers of basins and memories are a store's own.
 CREATE TABLE identity (store_id TEXT NOT NULL);
