@@ -149,7 +149,8 @@ class Graph:
             user_agent="dionysus-agents",
         )
         try:
-            driver.verify_connectivity()  # a transaction would try again and again where nobody listens
+            with driver.session(database=self.database) as session:
+                session.run("RETURN 1").consume()  # unlike a transaction it is tried once, where nobody listens
         except BaseException:
             driver.close()
             raise
