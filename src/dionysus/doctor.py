@@ -7,10 +7,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from dionysus.errors import DionysusError
 from dionysus.models import open_model
+from dionysus.runtime import graph_of
 from dionysus.settings import Settings
 from dionysus.stores import SQLITE_VERSION, open_store, store_path
 
 _EXTRAS = {
+    "neo4j": ("neo4j", "traces shipped to Neo4j, and questions to the graph"),
     "openai": ("openai", "models behind an OpenAI-compatible endpoint"),
     "api": ("fastapi", "dionysus serve: REST"),
     "mcp": ("mcp", "dionysus mcp, --mcp-server: tools for and of other agents"),
@@ -38,6 +40,8 @@ def examine(settings: Settings) -> tuple[list[str], bool]:
         line, fine = check(settings)
         lines.append(line)
         healthy &= fine
+    if settings.neo4j_uri is not None:
+        lines.append(_graph(settings))
     rule: str = settings.pruning_rule
     if rule == "window":
         rule += f" of {settings.memory_window or 3} steps"
@@ -74,6 +78,19 @@ def _store(settings: Settings) -> tuple[str, bool]:
     if damage:
         return f"wrong store {settings.store} is damaged: {damage}; restore a copy", False
     return f"ok    store {settings.store}", True
+
+
+def _graph(settings: Settings) -> str:
+    """A beat runs whatever Neo4j does, so nothing here is wrong, only not there."""
+    try:
+        graph = graph_of(settings)
+        try:
+            graph.required()
+            return f"ok    graph {graph.target}: traces are shipped there; `dionysus store status` shows what waits"
+        finally:
+            graph.close()
+    except DionysusError as error:
+        return f"–     graph: {error}; meanwhile traces wait in the store"
 
 
 def _callbacks(settings: Settings) -> list[str]:

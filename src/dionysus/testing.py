@@ -43,7 +43,7 @@ class PlayedCassette:
             return self._played(agent, task, inputs)
         if not self._record:
             raise BadInput(f"no cassette {str(self.path)!r}; record it once: pytest --record-cassettes")
-        with Runtime(store="sqlite://") as runtime:
+        with Runtime(store="sqlite://", settings=_unshipped(load_settings())) as runtime:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 result: RecordedRun = runtime.attach(agent, pruning=self._pruning).run(
@@ -76,6 +76,10 @@ class PlayedCassette:
 def _as_recorded(past: Past) -> Settings:
     """What reaches prompts is switched as it was, whatever this machine's settings."""
     then = past.made_of.get("runtime", {})
-    return load_settings(
-        **{name: then[name] for name in ("coherence", "flow", "basins", "memory_window") if name in then}
-    )
+    switches = {name: then[name] for name in ("coherence", "flow", "basins", "memory_window") if name in then}
+    return _unshipped(load_settings(**switches))
+
+
+def _unshipped(settings: Settings) -> Settings:
+    """Tests leave nothing in a graph, whatever Neo4j this machine uses."""
+    return settings.model_copy(update={"neo4j_uri": None, "traces_from": "store"})

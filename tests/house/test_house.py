@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import dionysus
+from dionysus.stores.neo4j import QUESTIONS
 from openai_server import openai_server
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +38,12 @@ def test_the_version_is_the_projects() -> None:
 
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.name)
-def test_examples_run_and_are_short(example: Path, tmp_path: Path) -> None:
+def test_examples_run_and_are_short(
+    example: Path, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "graph" in example.name:
+        for name, value in request.getfixturevalue("bolt").environment.items():
+            monkeypatch.setenv(name, value)
     assert len(example.read_text().splitlines()) < 60
     with openai_server([{"text": "<code>\nfinal_answer('Oslo')\n"}] * 9) as server:
         arguments = [server.url, "test"] if "endpoint" in example.name else []
@@ -74,6 +80,12 @@ def test_links_of_the_docs_lead_somewhere() -> None:
     for path in [*DOCS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
         for target in re.findall(r"\]\(([^)#:\s]+)\)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_the_queries_of_the_docs_are_those_that_are_asked() -> None:
+    page = (ROOT / "docs/graph.md").read_text()
+    shown = re.findall(r"```cypher\n(.*?)```", page, re.S)
+    assert sorted(shown) == sorted(question.cypher for question in QUESTIONS)
 
 
 def test_the_settings_page_is_the_settings() -> None:

@@ -224,3 +224,46 @@ def test_one_damaged_trace_leaves_the_others_readable(tmp_path: Path) -> None:
             traces.list_traces()
     finally:
         store.close()
+
+
+def test_what_an_older_store_has_waits_for_the_graph(tmp_path: Path) -> None:
+    path = tmp_path / "mind.db"
+    with older_store(path, 3) as raw:
+        raw.execute(
+            "INSERT INTO traces (id, agent_name, run_id, status, started_at, body) VALUES ('t','a','t','error',1,?)",
+            ('{"id":"t","agent_name":"a","run_id":"t","status":"error","started_at":1}',),
+        )
+        for at_step in (None, None, 2):  # without a step they were kept twice
+            raw.execute("INSERT INTO basin_links VALUES ('t', 1, 0.5, ?)", (at_step,))
+    raw.close()
+    store = open_store(f"sqlite:///{path}")
+    try:
+        assert store.outbox.backlog("anywhere").waiting == {"activation": 2, "trace": 1}
+        assert [(link.basin_id, link.at_step) for link in store.records.basin_links("t")] == [(1, None), (1, 2)]
+    finally:
+        store.close()
+
+
+def test_every_change_moves_to_the_end_of_the_backlog(store: Store) -> None:
+    for name in ("a", "b"):
+        store.records.save_trace(trace(id=name))
+    basin = store.mind.add_basin(name="tides", place="", opened_at=START)
+    changes, upto = store.outbox.next_changes("g", at_most=10)
+    assert changes == [("trace", "a"), ("trace", "b"), ("basin", str(basin))]
+    store.outbox.arrived("g", "x", upto, START)
+    assert store.outbox.next_changes("g", at_most=10)[0] == []
+    store.mind.update_basin(basin, name="winds")
+    store.records.save_trace(trace(id="a", task="changed"))
+    store.records.save_basin_link("a", basin, 0.5, None)
+    store.records.save_basin_link("a", basin, 0.75, None)
+    store.records.save_recall("a", 7, 1.5, 1)
+    memory = {"kind": "fact", "text": "x", "terms": ["x"], "at": START, "source": "s"}
+    assert store.mind.add_memory(**memory) == store.mind.add_memory(**memory)  # type: ignore[arg-type]
+    assert store.outbox.next_changes("g", at_most=10)[0] == [
+        ("basin", str(basin)),
+        ("trace", "a"),
+        ("activation", f'["a",{basin},null]'),
+        ("recall", '["a",7,1]'),
+        ("memory", "1"),
+    ]
+    assert store.outbox.next_changes("other", at_most=2)[0] == [("trace", "b"), ("basin", str(basin))]

@@ -16,12 +16,16 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
+from ci.bolt import BoltServer, free_port
 from conftest import Clock, Repository, isolate, small_project
 from dionysus import Runtime, errors
 from dionysus.api import STATUS, routes_over
 from dionysus.api.app import status_of
 from dionysus.api.examples import EXAMPLES
 from dionysus.errors import DionysusError
+from dionysus.settings import load_settings
+from dionysus.stores import open_store
+from dionysus.stores.neo4j import Graph
 from dionysus.traces import FullTrace, Replay, TracePage
 from dionysus.wire import TokenReport, TraceDetail, TraceList, TraceReplay
 from surfaces.servers import Served, served
@@ -501,3 +505,40 @@ def test_the_description_is_what_is_served() -> None:
     for model in (TraceList, TraceDetail, TraceReplay, TokenReport):
         example = EXAMPLES[model.__name__]
         assert json.loads(model.model_validate(example).model_dump_json()) == json.loads(json.dumps(example))
+
+
+@pytest.fixture
+def from_the_graph(tmp_path: Path, bolt: BoltServer, graph: Graph) -> dict[str, str]:
+    """An environment in which the endpoints answer from Neo4j; another store shipped a beat there."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/a.py").write_text("x = 1\n")
+    shipped = {"neo4j_uri": bolt.uri, "neo4j_username": bolt.user, "neo4j_password": bolt.password}
+    with Runtime(store=f"sqlite:///{tmp_path}/other.db", settings=load_settings(**shipped)) as runtime:
+        runtime.beat(tmp_path / "other")
+        runtime.shipper.ship()
+    return {**bolt.environment, "DIONYSUS_TRACES_FROM": "neo4j"}
+
+
+def test_the_endpoints_answer_from_neo4j(tmp_path: Path, from_the_graph: dict[str, str]) -> None:
+    (tmp_path / "here").mkdir()
+    with served("serve", cwd=tmp_path / "here", environment=from_the_graph) as server, server.client() as client:
+        (trace,) = client.get("/api/agents/traces").json()["traces"]
+        assert (trace["agent_name"], trace["status"], trace["planning_count"]) == ("heartbeat", "success", 4)
+        found = client.get(f"/api/agents/traces/{trace['id']}").json()
+        store = open_store(f"sqlite:///{tmp_path}/other.db")
+        steps = store.records.steps(trace["id"])
+        store.close()
+        assert [step["observation"] for step in found["steps"]] == [step.observation for step in steps]
+        story = client.get(f"/api/agents/traces/{trace['id']}/replay").json()
+        assert [scene["step_type"] for scene in story["scenes"]].count("planning") == 4
+        assert client.get("/api/agents/token-usage").json()["total"]["model_calls"] == 14
+        assert client.get("/health").json() == {"status": "ok"}
+
+
+def test_a_graph_that_is_down_is_a_503(tmp_path: Path) -> None:
+    environment = {"NEO4J_URI": f"bolt://127.0.0.1:{free_port()}", "DIONYSUS_TRACES_FROM": "neo4j"}
+    with served("serve", cwd=tmp_path, environment=environment) as server, server.client() as client:
+        for path in ("/api/agents/traces", "/api/agents/traces/x", "/api/agents/token-usage", "/health"):
+            answer = client.get(path)
+            assert answer.status_code == 503
+            assert "cannot be reached: Connection refused" in answer.json()["detail"]

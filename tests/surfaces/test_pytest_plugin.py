@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ci.bolt import BoltServer
+from dionysus.stores.neo4j import Graph
 from surfaces.test_runs import AGENT
 
 TEST = """
@@ -69,3 +71,13 @@ def test_a_secret_in_task_and_inputs(project: Path) -> None:
     assert key.encode() not in gzip.decompress((project / "cassettes/seen.cassette").read_bytes())
     played = pytest_in(project)
     assert played.returncode == 0, played.stdout
+
+
+def test_tests_leave_nothing_in_a_graph(
+    project: Path, bolt: BoltServer, graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**bolt.environment, "DIONYSUS_TRACES_FROM": "neo4j"}.items():
+        monkeypatch.setenv(name, value)
+    assert pytest_in(project, "--record-cassettes").returncode == 0
+    assert pytest_in(project).returncode == 0
+    assert graph.read(lambda tx: tx.run("MATCH (t:AgentExecutionTrace) RETURN count(t) AS n").data()) == [{"n": 0}]
