@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ci.bolt import BoltServer, server_for
 from dionysus.runtime import Runtime
 from dionysus.settings import load_settings
 from dionysus.stores import Store, open_store
+from dionysus.stores.codec import to_us
 from dionysus.stores.neo4j import Graph, GraphTraces
 
 WORKERS, STORES = 4, 2
@@ -208,15 +210,58 @@ def compared(store: Store, graph: Graph) -> dict[str, int]:
             counts["differing"] += list(here) != list(shipped)
             if name == "steps":
                 counts["plans"] += sum(step.step_type == "planning" for step in store.records.steps(trace.id))
+    counts["differing"] += _minds_differ(store, graph)
     return counts
+
+
+def _minds_differ(store: Store, graph: Graph) -> int:
+    """Basins, memories, and the links of both that are read by nobody but the graph's own questions."""
+    own = store.outbox.store_id
+    basins, memories = store.mind.basins(), store.mind.memories(limit=-1)
+    traces = {trace.id: trace for trace in store.records.traces(limit=-1)}
+    tops = {trace.run_id: trace.id for trace in traces.values() if trace.parent_trace_id is None}
+    here: dict[str, list[Any]] = {
+        "MATCH (b:AttractorBasin {store: $own}) WHERE b.name IS NOT NULL "
+        "RETURN b.number, b.name, b.opened_at, b.closed_at, b.activation, b.habituation, b.activated_at": [
+            [
+                b.id,
+                b.name,
+                *(_us(at) for at in (b.opened_at, b.closed_at)),
+                b.activation,
+                b.habituation,
+                _us(b.activated_at),
+            ]
+            for b in basins
+        ],
+        "MATCH (m:AgentMemory {store: $own}) WHERE m.source IS NOT NULL "
+        "RETURN m.number, m.kind, m.text, m.at, m.source, m.place, m.run_id, m.step": [
+            [m.id, m.kind, m.text, _us(m.at), m.source, m.place, m.run_id, m.step] for m in memories
+        ],
+        "MATCH (m:AgentMemory {store: $own})-[:LIES_IN]->(b) RETURN m.number, b.number": [
+            [m.id, m.basin_id] for m in memories if m.basin_id is not None
+        ],
+        "MATCH (t {store: $own})-[c:CREATED_MEMORY]->(m) RETURN t.id, m.number, c.at_step": [
+            [tops[m.run_id], m.id, m.step] for m in memories if m.run_id in tops
+        ],
+        "MATCH (t {store: $own})-[d:DELEGATED_FROM]->(p) RETURN t.id, p.id, d.at_step": [
+            [t.id, t.parent_trace_id, t.parent_step] for t in traces.values() if t.parent_trace_id in traces
+        ],
+    }
+    differing = 0
+    for query, rows in here.items():
+        there = graph.read(lambda tx, q=query: tx.run(q, own=own).values())  # type: ignore[misc]
+        differing += sorted(map(repr, there)) != sorted(map(repr, rows))
+    return differing
+
+
+def _us(at: datetime | None) -> int | None:
+    return None if at is None else to_us(at)
 
 
 def duplicates(graph: Graph) -> dict[str, int]:
     """Traces in the graph, and what is there more than once: nodes by id, links by what they link."""
     queries = {
         "traces": "MATCH (t:AgentExecutionTrace) RETURN count(t) AS n",
-        "nodes": "MATCH (n) WHERE n.id IS NOT NULL WITH labels(n) AS l, n.id AS id, count(*) AS c WHERE c > 1 "
-        "RETURN count(*) AS n",
         "steps": "MATCH (t)-[h:HAS_STEP]->() WITH t, h.order AS o, count(*) AS c WHERE c > 1 RETURN count(*) AS n",
         "links": "MATCH (t)-[l:ACTIVATED_BASIN|RECALLED|CREATED_MEMORY]->(x) "
         "WITH t, type(l) AS kind, x, l.at_step AS s, count(*) AS c WHERE c > 1 RETURN count(*) AS n",

@@ -1,8 +1,8 @@
 """SQLite and Neo4j side by side: what writing and reading traces takes, and what shipping takes from an agent.
 
 Both backends get the same traces of 14 steps with observations of 2 KB, through the same verbs, in turns; where many
-are listed, most of them have no steps. The agent's step is measured with the shipper on and off, in turns, on the machine
-that the server runs on.
+are listed, most of them have no steps. The agent's step is measured with the shipper on and off, in turns, on the
+machine that the server runs on.
 """
 
 import random

@@ -69,7 +69,10 @@ class Settings(BaseSettings):
     neo4j_password: SecretStr = Field(SecretStr(""), validation_alias="NEO4J_PASSWORD", description="Its password")
     neo4j_database: str = Field("neo4j", validation_alias="NEO4J_DATABASE", description="Its database")
     neo4j_drain_s: float = Field(
-        5.0, ge=0, description="Seconds that a process waits at its end for what is not shipped yet; the rest waits"
+        5.0,
+        ge=0,
+        le=3600,
+        description="Seconds that a process waits at its end for what is not shipped yet; the rest waits",
     )
     traces_from: Literal["store", "neo4j"] = Field(
         "store", description="Where `/api/agents` reads: this store, or all that was shipped to Neo4j"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -56,7 +57,7 @@ class Shipper:
         """
         self.graph = graph
         self._watched, self._clock, self._drain_s, self._warn = store, clock, drain_s, warn
-        self._store = store if store.path is None else open_store(f"sqlite:///{store.path}")
+        self._store = store if store.path is None else open_store(f"sqlite:///{store.path.absolute()}")
         self._outbox = self._store.outbox
         self._traces = GraphTraces(graph, store_id=self._outbox.store_id)
         self._lease = None if store.path is None else FileLock(lease_of(store.path), thread_local=False)
@@ -77,10 +78,23 @@ class Shipper:
 
     # -- shipping --------------------------------------------------------------------------------------
 
-    def ship(self, *, on_parcel: Callable[[int], None] = lambda changes: None) -> int:
+    def initialise(self) -> tuple[list[str], list[str]]:
+        """Sets the graph up; see `Graph.initialise`. What failed before counts no longer."""
+        found = self.graph.initialise()
+        self._outbox.met(self.graph.required(), self.graph.target, self._clock())
+        self._go()
+        return found
+
+    def ship(
+        self,
+        *,
+        again: Literal["refused", "everything"] | None = None,
+        on_parcel: Callable[[int], None] = lambda changes: None,
+    ) -> int:
         """Ships until the graph lacks nothing; returns how many changes that were.
 
         Args:
+            again: Also what the graph refused; or everything, since it may have lost some.
             on_parcel: Told how many changes came through, after each parcel.
 
         Raises:
@@ -90,8 +104,15 @@ class Shipper:
         """
         shipped = 0
         with self._leased() as has_lease:
-            graph_id = self._graph_id = self.graph.required() if has_lease else None
-            while graph_id is not None and not self._is_abandoned:
+            if not has_lease:
+                return 0
+            graph_id = self._graph_id = self.graph.required()
+            self._outbox.met(graph_id, self.graph.target, self._clock())
+            if again == "everything":
+                self._outbox.start_over(graph_id)
+            if again is not None:
+                self._outbox.try_refused_again(graph_id)
+            while not self._is_abandoned:
                 changes, upto = self._outbox.next_changes(graph_id, at_most=self._most)
                 if not changes:
                     break
@@ -101,22 +122,10 @@ class Shipper:
                     self._most = max(1, self._most // 4)  # a slow server may get through with less
                     raise
                 self._most = min(_MOST, self._most * 2)
-                self._outbox.arrived(graph_id, self.graph.target, upto, self._clock())
+                self._outbox.arrived(graph_id, upto, self._clock())
                 shipped += len(changes)
                 on_parcel(len(changes))
         return shipped
-
-    def ship_again(self, *, everything: bool = False) -> int:
-        """`ship`, with what the graph refused.
-
-        Args:
-            everything: Also with what the graph has already: it may have lost some.
-        """
-        graph_id = self.graph.required()
-        if everything:
-            self._outbox.start_over(graph_id)
-        self._outbox.try_refused_again(graph_id)
-        return self.ship()
 
     def _deliver(self, graph_id: str, changes: Sequence[tuple[ChangeKind, str]]) -> None:
         """Takes changes to the graph; what it does not take is set aside, with the reason."""
@@ -149,6 +158,10 @@ class Shipper:
                     if self._closing.is_set():
                         yield False
                         return
+                except OSError as error:
+                    raise StoreError(
+                        f"cannot lock {self._lease.lock_file!r}: {error.strerror}; remove what is there"
+                    ) from error
             yield True
         finally:
             if self._lease is not None:
@@ -172,11 +185,14 @@ class Shipper:
 
     def _run(self) -> None:
         try:
-            if not self._has_written and self._closing.wait(_SHORT_LIFE_S):
+            if not self._has_written and self._closing.wait(_SHORT_LIFE_S) and not self._has_written:
                 return  # a process that only reads, and is over
             wait_s = self._still_to_wait()
             if not (wait_s and self._closing.wait(wait_s)):
                 self._ship_on()
+        except Exception as error:  # what nobody thought of must not be silent
+            log.exception("shipping to %s ended", self.graph.target)
+            self._failed(StoreError(f"shipping ended: {type(error).__name__}: {error}"), 0)
         finally:
             with self._starting:
                 self._has_ended = True
@@ -213,7 +229,8 @@ class Shipper:
     def _still_to_wait(self) -> float:
         """Seconds until the next attempt is due; the last one that failed may have been another process's."""
         retry_at = self.backlog().retry_at
-        return 0.0 if retry_at is None else max(0.0, (retry_at - self._clock()).total_seconds())
+        left = 0.0 if retry_at is None else (retry_at - self._clock()).total_seconds()
+        return left if 0 < left <= _AFTER_REFUSAL_S else 0.0  # more: a clock was wrong
 
     def _failed(self, error: DionysusError, wait_s: float) -> None:
         if self._is_abandoned:
@@ -240,14 +257,16 @@ class Shipper:
             self._closing.set()
         self._watched.tell_of_commits(lambda: None)
         self._wake.set()
-        if self._thread is not None:
-            self._thread.join(0 if self._is_hopeless() else self._drain_s)
-        if self._has_written and self._failure is None:
-            self._say_what_waits()
-        with self._starting:
-            self._is_abandoned = True
-            if self._thread is None or self._has_ended:
-                self._let_go()
+        try:
+            if self._thread is not None:
+                self._thread.join(0 if self._is_hopeless() else self._drain_s)
+            if self._has_written and self._failure is None:
+                self._say_what_waits()
+        finally:  # also where Ctrl-C ends the wait
+            with self._starting:
+                self._is_abandoned = True
+                if self._thread is None or self._has_ended:
+                    self._let_go()
 
     def _is_hopeless(self) -> bool:
         """Whether an attempt failed just now."""
@@ -256,7 +275,7 @@ class Shipper:
         except StoreError as error:  # whoever closes has other worries then
             log.info("what waits for %s cannot be read: %s", self.graph.target, error)
             return True
-        return failed_at is not None and self._clock() - failed_at < _PATIENCE
+        return failed_at is not None and timedelta(0) <= self._clock() - failed_at < _PATIENCE
 
     def _say_what_waits(self) -> None:
         try:
@@ -277,7 +296,7 @@ class Shipper:
 
 def lease_of(store: Path) -> Path:
     """The file that is locked by who ships from a store."""
-    return store.with_name(store.name + "-shipping")
+    return store.absolute().with_name(store.name + "-shipping")
 
 
 def _wait_after(error: DionysusError, failures: int) -> float:

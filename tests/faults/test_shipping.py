@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,15 @@ import pytest
 from benchmarks import outage
 from benchmarks.outage import compared, duplicates
 from ci.bolt import ArcadeDB, BoltServer, free_port, server_for
-from conftest import Repository, graph_on
+from conftest import START, Repository, graph_on
 from dionysus import Runtime
-from dionysus.errors import BadInput, DataRefused, GraphDown, GraphRefused, StoreTooNew
+from dionysus.errors import BadInput, DataRefused, GraphDown, GraphRefused, StoreError, StoreTooNew
 from dionysus.settings import load_settings
 from dionysus.shipping import Shipper
 from dionysus.stores import open_store
 from dionysus.stores.contract import AgentExecutionTrace
 from dionysus.stores.neo4j import Graph, GraphTraces
+from dionysus.traces.lineage import Lineage
 
 
 @pytest.fixture(scope="module")
@@ -354,6 +357,11 @@ def test_an_unknown_host(tmp_path: Path) -> None:
         ("bolt://host:port", "write bolt://HOST:7687"),
         ("bolt://host/database", "write bolt://HOST:7687"),
         ("bolt://neo4j:secret-in-uri@host", "NEO4J_URI holds a user"),
+        ("bolt://neo4j:secret-in-uri#x@host", "NEO4J_URI holds a user"),
+        ("bolt://neo4j:secret-in-uri/x@host", "NEO4J_URI holds a user"),
+        ("neo4j:secret-in-uri@host", "NEO4J_URI holds a user"),
+        ("bolt://[::1:7687", "write bolt://HOST:7687"),
+        ("bolt://host:7687?database=x", "write bolt://HOST:7687"),
     ],
 )
 def test_what_is_no_uri(uri: str, says: str, tmp_path: Path) -> None:
@@ -457,12 +465,12 @@ def test_foreign_data_under_our_ids_is_refused_and_the_rest_arrives(
             runtime.shipper.ship()
             refused = {(r.kind, r.key): r.reason for r in runtime.shipper.backlog().refused}
             assert set(refused) == {("trace", "theirs/mine"), ("step", "theirs/mine:1"), ("step", "ours/mine:1")}
-            assert (
-                refused["trace", "theirs/mine"]
-                == "trace 'theirs/mine' is in the graph already, from the store 'another'"
-            )
-            assert "of the trace 'elsewhere'" in refused["step", "ours/mine:1"]
-            assert runtime.shipper.backlog().waiting == {}
+            assert refused["trace", "theirs/mine"] == "'theirs/mine' is in the graph already, of 'another'"
+            assert refused["step", "ours/mine:1"] == "'ours/mine:1' is in the graph already, of 'elsewhere'"
+            left = runtime.shipper.backlog()
+            assert (left.waiting, left.refusals, left.shipped) == ({}, 3, 5)
+            runtime.traces.complete_trace("theirs/mine", False)
+            assert runtime.shipper.backlog().shipped == 5
             there = GraphTraces(graph)
             assert [len(there.steps(f"{name}/mine")) for name in ("first", "last")] == [1, 1]
             found = driver.execute_query(
@@ -472,9 +480,46 @@ def test_foreign_data_under_our_ids_is_refused_and_the_rest_arrives(
             driver.execute_query(
                 "MATCH (n) WHERE n.id IN ['theirs/mine', 'ours/mine:1'] DETACH DELETE n", database_="neo4j"
             )
-            runtime.shipper.ship_again()
+            runtime.shipper.ship(again="refused")
             assert runtime.shipper.backlog().refused == ()
     assert arrived(tmp_path, graph)["traces"] == 4
+
+
+def test_a_node_of_nobody_is_left_alone(bolt: BoltServer, graph: Graph) -> None:
+    with bolt.driver() as driver:
+        driver.execute_query("CREATE (:AgentExecutionTrace {id: 't', task: 'keep'})", database_="neo4j")
+        with pytest.raises(DataRefused, match="'t' is in the graph already, of nobody that we know"):
+            GraphTraces(graph, store_id="here").save_trace(_trace("t"))
+        found = driver.execute_query("MATCH (t:AgentExecutionTrace) RETURN t.task AS task", database_="neo4j")
+        assert found.records[0]["task"] == "keep"
+
+
+def test_of_two_stores_that_ship_one_id_at_once_one_is_refused(bolt: BoltServer, graph: Graph) -> None:
+    """The other one's transaction is not committed yet when the second looks."""
+    if isinstance(bolt, ArcadeDB):
+        pytest.skip("ArcadeDB locks nothing: its second transaction fails when it is committed")
+    first, second = GraphTraces(graph, store_id="first"), GraphTraces(graph, store_id="second")
+    said: list[str] = []
+
+    def late() -> None:
+        try:
+            second.save_trace(_trace("same", task="of the second"))
+        except DataRefused as error:
+            said.append(str(error))
+
+    thread = threading.Thread(target=late)
+
+    def early() -> None:
+        first.save_trace(_trace("same", task="of the first"))
+        thread.start()
+        time.sleep(1)
+
+    first.atomically(early)
+    thread.join()
+    assert said == ["'same' is in the graph already, of 'first'"]
+    found = first.trace("same")
+    assert found is not None
+    assert found.task == "of the first"
 
 
 def test_what_others_write_on_our_nodes_stays(tmp_path: Path, bolt: BoltServer, graph: Graph) -> None:
@@ -495,11 +540,12 @@ def test_an_entry_that_no_graph_takes_holds_nothing_up(tmp_path: Path, bolt: Bol
         for name in ("a", "b", "c"):
             one_trace(runtime, name)
         runtime._store._database.write("UPDATE steps SET body = '{broken' WHERE trace_id = 'b/mine'")
+        runtime._store._database.write("UPDATE steps SET body = '{}' WHERE trace_id = 'c/mine'")
     with runtime_on(tmp_path, bolt) as runtime:
         runtime.shipper.ship()
         left = runtime.shipper.backlog()
-        assert [(r.kind, r.key) for r in left.refused] == [("step", "b/mine:1")]
-        assert "is damaged" in left.refused[0].reason
+        assert {(r.kind, r.key) for r in left.refused} == {("step", "b/mine:1"), ("step", "c/mine:1")}
+        assert all("is damaged" in r.reason for r in left.refused)
         assert left.waiting == {}
     assert duplicates(graph)["traces"] == 3
 
@@ -537,7 +583,7 @@ def test_what_a_graph_lost_is_shipped_again_when_asked(tmp_path: Path, bolt: Bol
         runtime.shipper.ship()
         driver.execute_query("MATCH (n) WHERE NOT n:DionysusGraph DETACH DELETE n", database_="neo4j")
         assert runtime.shipper.ship() == 0
-        assert runtime.shipper.ship_again(everything=True) > 0
+        assert runtime.shipper.ship(again="everything") > 0
     assert arrived(tmp_path, graph)["traces"] == 1
 
 
@@ -558,7 +604,102 @@ def test_large_steps_go_in_parcels_of_their_own(tmp_path: Path, bolt: BoltServer
                 trace, {"step_number": number, "step_type": "action", "observation": f"{number} " * 1_500_000}
             )
         runtime.shipper.ship()
+        parcels = list[int]()
+        runtime.shipper.ship(again="everything", on_parcel=parcels.append)
+        assert len(parcels) >= 4
     assert arrived(tmp_path, graph)["steps"] == 4
+
+
+def test_setting_up_ends_the_wait(tmp_path: Path, bolt: BoltServer) -> None:
+    """Runs ship at once after `store init`, whatever failed just before."""
+    bolt.empty()
+    with runtime_on(tmp_path, bolt) as runtime:
+        one_trace(runtime)
+    assert "not set up" in warned_in(runtime)[0]
+    with runtime_on(tmp_path, bolt) as runtime:
+        runtime.shipper.initialise()
+        assert runtime.shipper.backlog().failure is None
+    with runtime_on(tmp_path, bolt) as runtime:
+        one_trace(runtime, "after")
+    graph = graph_on(bolt)
+    assert arrived(tmp_path, graph)["traces"] == 2
+    graph.close()
+
+
+def test_a_new_graph_at_the_same_place_is_known_to_be_empty(tmp_path: Path, bolt: BoltServer, graph: Graph) -> None:
+    with runtime_on(tmp_path, bolt) as runtime:
+        one_trace(runtime)
+        runtime.shipper.ship()
+        assert runtime.shipper.backlog().waiting == {}
+    bolt.empty()
+    with runtime_on(tmp_path, bolt, neo4j_drain_s=0.0) as runtime:
+        runtime.shipper.initialise()
+        _until(lambda: duplicates(graph)["traces"] == 1)
+
+
+def test_another_name_of_the_same_graph(tmp_path: Path, bolt: BoltServer, graph: Graph) -> None:
+    with runtime_on(tmp_path, bolt) as runtime:
+        one_trace(runtime)
+        runtime.shipper.ship()
+    with runtime_on(tmp_path, bolt, neo4j_uri=bolt.uri.replace("127.0.0.1", "localhost")) as runtime:
+        assert runtime.shipper.ship() == 0
+        assert runtime.shipper.backlog().waiting == {}
+
+
+def test_a_clock_that_was_wrong_stops_nothing(tmp_path: Path, bolt: BoltServer, graph: Graph) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=365)
+    with Runtime(store=f"sqlite:///{tmp_path}/mind.db") as runtime:
+        runtime._store.outbox.failed(f"{bolt.uri}/neo4j", "down", ahead, ahead + timedelta(seconds=10))
+    with runtime_on(tmp_path, bolt) as runtime:
+        one_trace(runtime)
+    assert arrived(tmp_path, graph)["traces"] == 1
+
+
+def test_a_lease_that_cannot_be_taken(tmp_path: Path, bolt: BoltServer, graph: Graph) -> None:
+    (tmp_path / "mind.db-shipping").mkdir()
+    with runtime_on(tmp_path, bolt) as runtime:
+        one_trace(runtime)
+        with pytest.raises(StoreError, match=r"cannot lock .*mind\.db-shipping"):
+            runtime.shipper.ship()
+        _until(lambda: bool(warned_in(runtime)))
+        (tmp_path / "mind.db-shipping").rmdir()
+        _until(lambda: not runtime.shipper.backlog().waiting)
+    assert arrived(tmp_path, graph)["traces"] == 1
+
+
+def test_shared_basins_of_many_runs(bolt: BoltServer, graph: Graph) -> None:
+    """One basin that 20,000 runs activated, a tenth of them in vain: as after a year of beats."""
+    with bolt.driver() as driver:
+        driver.execute_query(
+            "CREATE (b:AttractorBasin {id: 'x/1', name: 'all', store: 'x'}) WITH b UNWIND range(1, 20000) AS n "
+            "CREATE (t:AgentExecutionTrace {id: 'r' + n, run_id: 'r' + n, store: 'x', agent_name: 'a', status: 's', "
+            "started_at: n, success: n % 10 <> 0})-[:ACTIVATED_BASIN {strength: 0.5, at_step: 1}]->(b)",
+            database_="neo4j",
+        )
+    found = Lineage(graph, store_id="x").shared_basins(limit=20)
+    assert [row.run for row in found] == [f"r{number}" for number in range(20_000, 19_980, -1)]
+    assert (found[0].failures, found[1].failures, len(found[0].failed_runs)) == (1999, 2000, 5)
+
+
+def test_a_fork_of_a_run_from_another_store_is_linked_to_nothing_here(
+    tmp_path: Path, repository: Repository, bolt: BoltServer, graph: Graph
+) -> None:
+    """Numbers of basins and memories are a store's own."""
+    (tmp_path / "there").mkdir()
+    with Runtime(store=f"sqlite:///{tmp_path}/there/mind.db") as there:
+        report = there.beat(repository.path)
+        assert there.traces.get_trace(str(report.trace_id)).basins
+        there.runs.export(str(report.run_id), tmp_path / "beat.cassette")
+        own = there.fork(str(report.run_id), at_step=8)
+        assert there.traces.get_trace(own.run_id).basins
+    with runtime_on(tmp_path, bolt) as here:
+        here.basins.opened("", "soup")
+        here.remember("Nobody asked for this.")
+        run_id = here.import_run(tmp_path / "beat.cassette")
+        forked = here.fork(run_id, at_step=8)
+        for trace_id in (run_id, forked.run_id):
+            assert here.traces.get_trace(trace_id, exact=True).basins == ()
+            assert here._store.records.recalled_memories(trace_id) == []
 
 
 # -- a store that is shipped from ---------------------------------------------------------------------
@@ -635,6 +776,11 @@ def test_status_says_what_is_where(tmp_path: Path, bolt: BoltServer, graph: Grap
     assert "set NEO4J_URI" in none.stderr
     assert dionysus("graph", "why", "--cypher").stdout.startswith("// Which memories")
     assert "made by   no run" in dionysus("graph", "memory", "1").stdout
+
+
+def _trace(name: str, **changes: Any) -> AgentExecutionTrace:
+    made = AgentExecutionTrace(id=name, agent_name="a", run_id="r", status="success", started_at=START)
+    return replace(made, **changes)
 
 
 def _until(is_so: Any, seconds: float = 60) -> None:

@@ -250,7 +250,8 @@ def test_every_change_moves_to_the_end_of_the_backlog(store: Store) -> None:
     basin = store.mind.add_basin(name="tides", place="", opened_at=START)
     changes, upto = store.outbox.next_changes("g", at_most=10)
     assert changes == [("trace", "a"), ("trace", "b"), ("basin", str(basin))]
-    store.outbox.arrived("g", "x", upto, START)
+    store.outbox.met("g", "x", START)
+    store.outbox.arrived("g", upto, START)
     assert store.outbox.next_changes("g", at_most=10)[0] == []
     store.mind.update_basin(basin, name="winds")
     store.records.save_trace(trace(id="a", task="changed"))

@@ -416,9 +416,9 @@ def test_a_store_that_is_damaged_or_gone_is_said(tmp_path: Path) -> None:
 
         with sqlite3.connect(tmp_path / ".dionysus/mind.db") as database:
             database.execute("DELETE FROM texts")
-        problem = get(client, f"/api/agents/traces/{trace}", 503)
+        problem = get(client, f"/api/agents/traces/{trace}", 500)
         assert "is missing; restore a copy" in problem["detail"]
-        assert problem["type"] == "urn:dionysus:problem:store-error"
+        assert problem["type"] == "urn:dionysus:problem:entry-damaged"
         assert get(client, "/api/agents/traces")["traces"]
         for file in (tmp_path / ".dionysus").glob("mind.db*"):
             if file.is_file() and "token" not in file.name:
@@ -542,3 +542,12 @@ def test_a_graph_that_is_down_is_a_503(tmp_path: Path) -> None:
             answer = client.get(path)
             assert answer.status_code == 503
             assert "cannot be reached: Connection refused" in answer.json()["detail"]
+
+
+def test_a_database_that_was_not_set_up_is_a_503(tmp_path: Path, bolt: BoltServer) -> None:
+    bolt.empty()
+    environment = {**bolt.environment, "DIONYSUS_TRACES_FROM": "neo4j"}
+    with served("serve", cwd=tmp_path, environment=environment) as server, server.client() as client:
+        answer = client.get("/api/agents/traces")
+        assert answer.status_code == 503
+        assert "`dionysus store init`" in answer.json()["detail"]

@@ -56,6 +56,21 @@ def test_wrong_verbs_are_refused(traces: ExecutionTraceService) -> None:
         traces.get_trace("nope")
     with pytest.raises(BadInput, match=r"coherence nan is not in \[0, 1\]"):
         traces.add_step(trace_id, {"step_number": 1, "step_type": "action", "coherence": float("nan")})
+    for wrong in (
+        {"step_type": "thinking"},
+        {"step_number": "one"},
+        {"step_number": 2**63},
+        {"input_tokens": "7"},
+        {"input_tokens": float("inf")},
+        {"tool_calls": [{"name": "x"}]},
+        {"model_calls": 5},
+        {"started_at": "yesterday"},
+    ):
+        with pytest.raises(BadInput, match=f"step_data: {next(iter(wrong))}=.* cannot be kept"):
+            traces.add_step(trace_id, {"step_number": 1, "step_type": "action", **wrong})
+    with pytest.raises(BadInput, match="cannot be kept"):
+        traces.link_basin(trace_id, 2**63, 0.5)
+    assert traces.get_trace(trace_id).steps == ()
     with pytest.raises(NotFound):
         traces.create_trace("mine", "run-9", trace_id="run-9", parent_trace_id="run-9")
     traces.create_trace("other", "run-7")

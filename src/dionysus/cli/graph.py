@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dionysus.cli.given import Json, Store, TraceId, newest_unless, opened, settings_of
+from dionysus.cli.given import Json, Store, TraceId, newest_unless, opened
 from dionysus.cli.shown import print_json, printable
 from dionysus.errors import DionysusError
 
@@ -22,14 +22,10 @@ _SHOWN = 20
 @store_app.command("init")
 def init_graph(store: Store = None) -> None:
     """Makes the constraints and indexes that traces need in Neo4j; again it changes nothing."""
-    from dionysus.runtime import graph_of
-
-    graph = graph_of(settings_of(store))
-    try:
-        made, there = graph.initialise()
-        where = f"{graph.target}, {graph.readiness().server}"
-    finally:
-        graph.close()
+    with opened(store) as runtime:
+        shipper = runtime.shipper
+        made, there = shipper.initialise()
+        where = f"{shipper.graph.target}, {shipper.graph.readiness().server}"
     print(f"{where}: {len(made)} made, {len(there)} there already")
     for name in made:
         print(f"  made  {name}")
@@ -44,9 +40,9 @@ def ship(
     """Ships what the graph lacks, now, and tries again what it refused."""
     with opened(store) as runtime:
         shipper = runtime.shipper
-        shipped = shipper.ship_again(everything=everything)
+        shipped = shipper.ship(again="everything" if everything else "refused")
         left = shipper.backlog()
-    print(f"{shipped:,} changes shipped to {left.target}, {len(left.refused):,} refused")
+    print(f"{shipped:,} changes shipped to {left.target}, {left.refusals:,} refused")
     _print_refusals(left)
     if left.refused:
         raise typer.Exit(3)
@@ -82,7 +78,7 @@ def status(store: Store = None, as_json: Json = False) -> None:
     print(f"shipped  {left.shipped:,} changes{when}")
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in left.waiting.items())
     print(f"waiting  {sum(left.waiting.values()):,}" + (f": {kinds}" if kinds else ""))
-    print(f"refused  {len(left.refused):,}")
+    print(f"refused  {left.refusals:,}")
     _print_refusals(left)
     if left.failure and left.failed_at:
         print(f"failed   {local(left.failed_at)}: {left.failure}")
@@ -91,8 +87,8 @@ def status(store: Store = None, as_json: Json = False) -> None:
 def _print_refusals(left: "Backlog") -> None:
     for refusal in left.refused[:_SHOWN]:
         print(printable(f"  {refusal.kind} {refusal.key}: {refusal.reason}"))
-    if len(left.refused) > _SHOWN:
-        print(f"  … and {len(left.refused) - _SHOWN:,} more; --json has all")
+    if left.refusals > _SHOWN:
+        print(f"  … and {left.refusals - _SHOWN:,} more")
     if left.refused:
         print("they are whole in the store; `dionysus store ship` tries them again")
 

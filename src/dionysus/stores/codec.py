@@ -5,11 +5,15 @@ An instant is an integer of microseconds since 1970, UTC; nested values are JSON
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from cattrs import Converter
+from cattrs import BaseValidationError, Converter
+from cattrs.errors import CattrsError
+
+from dionysus.errors import EntryDamaged
 
 Record = TypeVar("Record")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -29,6 +33,8 @@ def from_us(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
 
 
+_MISFITS = (CattrsError, BaseValidationError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+"""What structuring raises where a value is none of its kind."""
 CONVERTER = Converter(omit_if_default=True)
 CONVERTER.register_unstructure_hook(datetime, to_us)
 CONVERTER.register_structure_hook(datetime, lambda us, _: from_us(us))
@@ -56,7 +62,36 @@ def record_of(kind: type[Record], columns: dict[str, Any], *, unpack: Callable[[
         name: unpack(value) if isinstance(value, str) and not _takes_text(hints[name]) else value
         for name, value in columns.items()
     }
-    return CONVERTER.structure(plain, kind)
+    return structured(kind, plain)
+
+
+def structured(kind: type[Record], plain: Any) -> Record:
+    """The record that was unstructured to these plain values.
+
+    Raises:
+        EntryDamaged: They are none.
+    """
+    try:
+        return CONVERTER.structure(plain, kind)
+    except _MISFITS as error:
+        raise EntryDamaged(f"the store is damaged: an entry is no {kind.__name__}; restore a copy") from error
+
+
+def unfit(record: Any) -> list[str]:
+    """The names of a record's fields that would not come back as they are: they have another type, or too many bits."""
+    wrong = []
+    for field in fields(record):
+        value = getattr(record, field.name)
+        try:
+            back = CONVERTER.structure(CONVERTER.unstructure(value), hints_of(type(record))[field.name])
+        except _MISFITS:
+            wrong.append(field.name)
+            continue
+        is_long = isinstance(value, int) and not -(2**63) <= value < 2**63
+        is_kind = type(back) is type(value) or (type(back) is float and type(value) is int)
+        if is_long or not is_kind or (back != value and back == back):
+            wrong.append(field.name)
+    return wrong
 
 
 def as_unicode(text: str) -> str:

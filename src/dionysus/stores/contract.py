@@ -476,7 +476,10 @@ class Backlog:
     """Changes that the graph lacks, by kind."""
     shipped: int
     """Changes that it has."""
+    refusals: int = 0
+    """Changes that it did not take."""
     refused: tuple[Refusal, ...] = ()
+    """The first of them, 1,000 at most."""
     shipped_at: datetime | None = None
     """When the last ones came through; None: none did."""
     failure: str | None = None

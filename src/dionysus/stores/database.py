@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from dionysus.errors import EntryDamaged, StoreError, StoreTooNew
-from dionysus.stores.codec import CONVERTER, as_unicode, column_of, dumps, record_of
+from dionysus.stores.codec import CONVERTER, as_unicode, column_of, dumps, record_of, structured
 
 Record = TypeVar("Record")
 _APPLICATION = 0x44494F4E
@@ -149,7 +149,7 @@ class Database:
 
     def unpack_as(self, kind: type[Record], text: str) -> Record:
         """The record that `pack` took."""
-        return CONVERTER.structure(self.unpack(text), kind)
+        return structured(kind, self.unpack(text))
 
     def insert(self, table: str, record: Any, *, leave_out: frozenset[str] = frozenset()) -> int:
         """Inserts a record whose fields are the table's columns; returns the row id."""

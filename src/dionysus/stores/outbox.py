@@ -30,6 +30,20 @@ _CHARS_AT_ONCE = 2_000_000
 _SHOWN_REFUSALS = 1000
 
 Change = tuple[ChangeKind, str]
+_NEXT = """
+WITH next AS (
+  SELECT c.seq, c.kind, c.key, coalesce(s.body, t.body) AS body, coalesce(length(m.text), 0) AS more FROM changes c
+  LEFT JOIN steps s ON c.kind = 'step' AND s.id = c.key
+  LEFT JOIN traces t ON c.kind = 'trace' AND t.id = c.key
+  LEFT JOIN memories m ON c.kind = 'memory' AND m.id = CAST(c.key AS INTEGER)
+  WHERE c.seq > ? ORDER BY c.seq LIMIT ?
+)
+SELECT seq, kind, key, more + coalesce(length(body), 0) + coalesce((
+  SELECT sum(length(x.body)) FROM json_tree(CASE WHEN json_valid(next.body) THEN next.body ELSE '{}' END) j
+  JOIN texts x ON x.digest = j.value WHERE j.key = '$text' AND j.type = 'text'
+), 0) AS chars FROM next ORDER BY seq
+"""
+"""Changes with their sizes, long texts included."""
 
 
 class Outbox:
@@ -61,14 +75,7 @@ class Outbox:
 
     def next_changes(self, graph_id: str, *, at_most: int) -> tuple[list[Change], int]:
         """The oldest changes that a graph lacks, and the place of the last one of them; none: it has everything."""
-        rows = self._db.rows(
-            "SELECT c.seq, c.kind, c.key, coalesce(length(s.body), length(t.body), length(m.text), 0) AS chars "
-            "FROM changes c LEFT JOIN steps s ON c.kind = 'step' AND s.id = c.key "
-            "LEFT JOIN traces t ON c.kind = 'trace' AND t.id = c.key "
-            "LEFT JOIN memories m ON c.kind = 'memory' AND m.id = CAST(c.key AS INTEGER) "
-            "WHERE c.seq > ? ORDER BY c.seq LIMIT ?",
-            (self.position(graph_id), at_most),
-        )
+        rows = self._db.rows(_NEXT, (self.position(graph_id), at_most))
         changes, upto, chars = list[Change](), 0, 0
         for row in rows:
             chars += row["chars"]
@@ -112,15 +119,21 @@ class Outbox:
         """How far what is written has come on its way to a target.
 
         Args:
-            target: URI and database; of the graphs that were found there, the one that got something last counts.
+            target: URI and database; of the graphs that were found there, the one that was met last counts.
         """
         rows = self._db.rows(
-            "SELECT graph_id, position, shipped_at FROM shipments WHERE target = ? ORDER BY shipped_at DESC LIMIT 1",
+            "SELECT graph_id, position, shipped_at FROM shipments WHERE target = ? ORDER BY met_at DESC, rowid DESC "
+            "LIMIT 1",
             (target,),
         )
-        graph_id, position = (rows[0]["graph_id"], rows[0]["position"]) if rows else ("", 0)
+        graph_id, position, shipped_at = tuple(rows[0]) if rows else ("", 0, None)
         counts = self._db.rows(
-            "SELECT kind, sum(seq > ?1) AS waiting, sum(seq <= ?1) AS shipped FROM changes GROUP BY kind", (position,)
+            "SELECT kind, sum(seq > ?1) AS waiting, sum(seq <= ?1) AS done FROM changes GROUP BY kind", (position,)
+        )
+        (numbers,) = self._db.rows(
+            "SELECT count(*) AS all_, coalesce(sum(c.seq <= ?2), 0) AS passed FROM refusals r "
+            "LEFT JOIN changes c ON c.kind = r.kind AND c.key = r.key WHERE r.graph_id = ?1",
+            (graph_id, position),
         )
         refused = self._db.rows(
             "SELECT kind, key, reason, refused_at FROM refusals WHERE graph_id = ? ORDER BY refused_at LIMIT ?",
@@ -130,9 +143,10 @@ class Outbox:
         return Backlog(
             target=target,
             waiting={row["kind"]: row["waiting"] for row in counts if row["waiting"]},
-            shipped=sum(row["shipped"] for row in counts) - len(refused),
+            shipped=sum(row["done"] for row in counts) - numbers["passed"],
+            refusals=numbers["all_"],
             refused=tuple(self._db.record(Refusal, row) for row in refused),
-            shipped_at=from_us(rows[0]["shipped_at"]) if rows else None,
+            shipped_at=from_us(shipped_at) if shipped_at is not None else None,
             failure=failed[0]["reason"] if failed else None,
             failed_at=from_us(failed[0]["failed_at"]) if failed else None,
             retry_at=from_us(failed[0]["retry_at"]) if failed else None,
@@ -140,16 +154,22 @@ class Outbox:
 
     # -- what became of it -----------------------------------------------------------------------------
 
-    def arrived(self, graph_id: str, target: str, upto: int, at: datetime) -> None:
-        """A graph has all changes up to this one."""
+    def met(self, graph_id: str, target: str, at: datetime) -> None:
+        """A graph was found at a target, and can take traces in."""
         with self.transaction():
             self._db.write(
-                "INSERT INTO shipments (graph_id, target, position, shipped_at) VALUES (?,?,?,?) "
-                "ON CONFLICT (graph_id) DO UPDATE SET target = excluded.target, "
-                "position = max(position, excluded.position), shipped_at = excluded.shipped_at",
-                (graph_id, target, upto, to_us(at)),
+                "INSERT INTO shipments (graph_id, target, position, met_at) VALUES (?,?,0,?) "
+                "ON CONFLICT (graph_id) DO UPDATE SET target = excluded.target, met_at = excluded.met_at",
+                (graph_id, target, to_us(at)),
             )
             self._db.write("DELETE FROM shipping_failures WHERE target = ?", (target,))
+
+    def arrived(self, graph_id: str, upto: int, at: datetime) -> None:
+        """A graph that was met has all changes up to this one."""
+        with self.transaction():
+            self._db.write(
+                "UPDATE shipments SET position = ?, shipped_at = ? WHERE graph_id = ?", (upto, to_us(at), graph_id)
+            )
 
     def failed(self, target: str, reason: str, at: datetime, retry_at: datetime) -> None:
         """An attempt at a target failed: everything waits on."""
@@ -179,14 +199,12 @@ class Outbox:
         """Whether a graph did not take something."""
         return bool(self._db.rows("SELECT 1 FROM refusals WHERE graph_id = ? LIMIT 1", (graph_id,)))
 
-    def try_refused_again(self, graph_id: str) -> int:
-        """What a graph did not take goes to the end of its backlog; returns how much that is."""
+    def try_refused_again(self, graph_id: str) -> None:
+        """What a graph did not take goes to the end of its backlog."""
         with self.transaction():
-            rows = self._db.rows("SELECT kind, key FROM refusals WHERE graph_id = ?", (graph_id,))
-            for row in rows:
+            for row in self._db.rows("SELECT kind, key FROM refusals WHERE graph_id = ?", (graph_id,)):
                 self._db.write("DELETE FROM changes WHERE kind = ? AND key = ?", (row["kind"], row["key"]))
                 self._db.write("INSERT INTO changes (kind, key) VALUES (?, ?)", (row["kind"], row["key"]))
-            return len(rows)
 
     def start_over(self, graph_id: str) -> None:
         """A graph is to get everything again."""

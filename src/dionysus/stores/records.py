@@ -202,8 +202,8 @@ class Records:
     def trace_ids(self, prefix: str) -> list[str]:
         """Ids that begin so, newest first, at most 20."""
         rows = self._db.rows(
-            "SELECT id FROM traces WHERE substr(id, 1, length(?1)) = ?1 ORDER BY started_at DESC LIMIT 20",
-            (prefix,),
+            "SELECT id FROM traces WHERE substr(id, 1, ?2) = ?1 ORDER BY started_at DESC LIMIT 20",
+            (prefix, len(prefix)),
         )
         return [row["id"] for row in rows]
 

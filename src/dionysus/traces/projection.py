@@ -61,6 +61,11 @@ class Story:
         failures = {"callback_failures": tuple(fields["callback_failures"])}
         return AgentExecutionStep(**{**{k: v for k, v in fields.items() if k != "asking"}, **lists, **failures})
 
+    def forget_links(self) -> None:
+        """All its links are written."""
+        self.links.clear()
+        self.recalls.clear()
+
     def step(self, event: Event) -> Fields:
         """The event's step; opened, and counted in the trace, where this is its first event."""
         key = event.body["step"]
@@ -244,9 +249,13 @@ class Projection:
         fold = self._open.get(event.run_id)
         if fold is None:
             fold = self._open[event.run_id] = Fold(self._records.events(event.run_id, before=event.seq))
+            if event.kind != "run_forked":  # its links were written when they came about
+                for known in fold.stories.values():
+                    known.forget_links()
         story = fold.add(event)
         if event.kind == "run_forked":  # what it shares is shown as its own
             for shared in fold.stories.values():
+                self._keep_links_of(shared, event)
                 self._records.save_trace(shared.as_trace())
                 self._write_steps(shared)
             return
@@ -255,6 +264,14 @@ class Projection:
         if story.links or story.recalls or event.kind in _WRITTEN_AT:
             self._write_steps(story, steps=event.kind in _WRITTEN_AT)
 
+    def _keep_links_of(self, shared: Story, event: Event) -> None:
+        """Of what is shared, what the run that it comes from is linked to here: one of another store is not."""
+        origin = event.body["from"] + str(shared.trace["id"]).removeprefix(event.run_id)
+        basins = {(link.basin_id, link.at_step) for link in self._records.basin_links(origin)}
+        memories = {(link.memory_id, link.at_step) for link in self._records.recalled_memories(origin)}
+        shared.links = [link for link in shared.links if (link[0], link[2]) in basins]
+        shared.recalls = [link for link in shared.recalls if (link[0], link[2]) in memories]
+
     def _write_steps(self, story: Story, *, steps: bool = True) -> None:
         trace_id = str(story.trace["id"])
         if self._links:
@@ -262,8 +279,7 @@ class Projection:
                 self._records.save_basin_link(trace_id, *link)
             for recall in story.recalls:
                 self._records.save_recall(trace_id, *recall)
-        story.links.clear()
-        story.recalls.clear()
+        story.forget_links()
         if steps:
             for key in story.changed:
                 self._records.save_step(story.as_step(key))

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypedDict, Unpack
 
 from dionysus.errors import BadInput, NotFound
-from dionysus.stores.codec import from_us, to_us
+from dionysus.stores.codec import from_us, to_us, unfit
 from dionysus.stores.contract import (
     AgentExecutionStep,
     AgentExecutionTrace,
@@ -121,6 +121,8 @@ class ExecutionTraceService:
             parent_step=parent_step,
         )
 
+        _check("a trace", trace)
+
         def added() -> bool:
             if parent_trace_id is not None:
                 self._require(parent_trace_id)
@@ -139,7 +141,7 @@ class ExecutionTraceService:
 
         Raises:
             NotFound: No such trace.
-            BadInput: An unknown or missing field.
+            BadInput: An unknown or missing field, or one of another type.
         """
         unknown = set(step_data) - _STEP_FIELDS
         missing = {"step_number", "step_type"} - set(step_data)
@@ -149,12 +151,15 @@ class ExecutionTraceService:
         coherence = step_data.get("coherence")
         if coherence is not None and not 0 <= coherence <= 1:
             raise BadInput(f"step_data: coherence {coherence!r} is not in [0, 1]")
-        data = {"started_at": self._clock(), **step_data}
+        fields_given = {name: tuple(v) if isinstance(v, list) else v for name, v in step_data.items()}
+        data: dict[str, Any] = {"started_at": self._clock(), **fields_given}
+        given = AgentExecutionStep(id="", trace_id=trace_id, order=0, **data)
+        _check("step_data", given)
 
         def added() -> str:
             order = self._store.next_order(trace_id)
             trace = self._require(trace_id)
-            step = AgentExecutionStep(id=f"{trace_id}:{order}", trace_id=trace_id, order=order, **data)
+            step = replace(given, id=f"{trace_id}:{order}", order=order)
             self._store.save_step(step)
             self._store.save_trace(
                 replace(
@@ -214,6 +219,7 @@ class ExecutionTraceService:
         """
         if not 0 <= strength <= 1:
             raise BadInput(f"strength {strength!r} is not in [0, 1]")
+        _check("a link", BasinLink(basin_id=basin_id, name="", strength=strength, at_step=at_step))
 
         def link() -> None:
             self._require(trace_id)
@@ -370,6 +376,13 @@ class ExecutionTraceService:
         if trace is None:
             raise NotFound("trace", trace_id, see="`dionysus traces list`")
         return trace
+
+
+def _check(what: str, record: Any) -> None:
+    wrong = unfit(record)
+    if wrong:
+        shown = ", ".join(f"{name}={getattr(record, name)!r}"[:80] for name in wrong)
+        raise BadInput(f"{what}: {shown} cannot be kept; see {type(record).__name__} for the types")
 
 
 def total_usage(sums: Iterable[TokenUsage], *, of: str | None = None) -> TokenUsage:

@@ -178,13 +178,16 @@ class Graph:
 
         thread = threading.Thread(target=run, name="dionysus-neo4j", daemon=True)
         thread.start()
-        thread.join(timeout_s)
-        if thread.is_alive():
-            left.append(self._driver)  # its other connections may hang, too; it is closed when the call ends
-            self._driver = None
-            given_up.set()
-            if not thread.is_alive():
-                _close(left)
+        try:
+            thread.join(timeout_s)
+        finally:  # also where Ctrl-C ends the wait
+            if thread.is_alive():
+                left.append(self._driver)  # its other connections may hang, too; it is closed when the call ends
+                self._driver = None
+                given_up.set()
+                if not thread.is_alive():
+                    _close(left)
+        if given_up.is_set():
             raise GraphDown(f"Neo4j at {self.uri} does not answer: nothing came within {timeout_s:g} s")
         if failures:
             raise self._in_words(failures[0]) from failures[0]
@@ -362,14 +365,15 @@ def checked_uri(uri: str) -> str:
     Raises:
         BadInput: It is none, or holds a password; the message does not.
     """
-    parts = urlsplit(uri)
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.username is not None or parts.password is not None:
+    if "@" in uri:
         raise BadInput("NEO4J_URI holds a user; write that into NEO4J_USERNAME and NEO4J_PASSWORD")
-    if parts.scheme not in SCHEMES or not parts.hostname or port == -1 or parts.path.strip("/"):
+    try:
+        parts = urlsplit(uri)
+        is_one = parts.scheme in SCHEMES and bool(parts.hostname) and parts.port != 0
+        more = parts.path.strip("/") or parts.query or parts.fragment
+    except ValueError:
+        is_one, more = False, ""
+    if not is_one or more:
         raise BadInput(f"NEO4J_URI={uri!r}: write bolt://HOST:7687, or neo4j+s://HOST where it is encrypted")
     return uri.rstrip("/")
 

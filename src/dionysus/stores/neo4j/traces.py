@@ -41,15 +41,24 @@ Record = TypeVar("Record")
 _ALWAYS = 2**62
 _PARCEL_S = 60.0
 
-_ARE_OTHERS = """
-UNWIND $ids AS id MATCH (t:AgentExecutionTrace {id: id}) WHERE t.store <> $store
-RETURN t.id AS id, t.store AS store LIMIT 1
+# Who makes a node names its owner in the same stroke, and others leave it alone: nothing is looked up before.
+_TRACES = """
+UNWIND $rows AS row
+MERGE (t:AgentExecutionTrace {id: row.id}) ON CREATE SET t.store = row.properties.store
+WITH t, row WHERE t.store = row.properties.store
+SET t += row.properties
+RETURN count(t) AS n
 """
-_STEPS_ARE_OTHERS = """
-UNWIND $rows AS row MATCH (s:AgentExecutionStep {id: row.id}) WHERE s.trace_id <> row.trace_id
-RETURN s.id AS id, s.trace_id AS trace_id LIMIT 1
+_OTHERS_TRACE = """
+UNWIND $rows AS row
+MATCH (t:AgentExecutionTrace {id: row.id}) WHERE t.store IS NULL OR t.store <> row.properties.store
+RETURN t.id AS id, t.store AS owner LIMIT 1
 """
-_TRACES = "UNWIND $rows AS row MERGE (t:AgentExecutionTrace {id: row.id}) SET t += row.properties RETURN count(t) AS n"
+_OTHERS_STEP = """
+UNWIND $rows AS row
+MATCH (s:AgentExecutionStep {id: row.id}) WHERE s.trace_id IS NULL OR s.trace_id <> row.trace_id
+RETURN s.id AS id, s.trace_id AS owner LIMIT 1
+"""
 _DELEGATED = """
 UNWIND $rows AS row
 MATCH (t:AgentExecutionTrace {id: row.id}) MATCH (p:AgentExecutionTrace {id: row.parent})
@@ -58,7 +67,9 @@ MERGE (t)-[d:DELEGATED_FROM]->(p) SET d.at_step = row.at_step
 _STEPS = """
 UNWIND $rows AS row
 MATCH (t:AgentExecutionTrace {id: row.trace_id})
-MERGE (s:AgentExecutionStep {id: row.id}) SET s += row.properties
+MERGE (s:AgentExecutionStep {id: row.id}) ON CREATE SET s.trace_id = row.trace_id
+WITH t, s, row WHERE s.trace_id = row.trace_id
+SET s += row.properties
 MERGE (t)-[h:HAS_STEP]->(s) SET h.order = row.order
 RETURN count(s) AS n
 """
@@ -90,7 +101,8 @@ UNWIND $rows AS row
 MATCH (t:AgentExecutionTrace {id: row.trace_id})
 MERGE (b:AttractorBasin {id: row.id}) ON CREATE SET b.number = row.number, b.store = row.store
 WITH row, t, b
-OPTIONAL MATCH (t)-[old:ACTIVATED_BASIN]->(b) WHERE coalesce(old.at_step, -1) = coalesce(row.at_step, -1)
+OPTIONAL MATCH (t)-[old:ACTIVATED_BASIN]->(b) 
+WHERE old.at_step = row.at_step OR (old.at_step IS NULL AND row.at_step IS NULL)
 WITH row, t, b, collect(old) AS olds
 FOREACH (one IN olds | DELETE one)
 CREATE (t)-[:ACTIVATED_BASIN {strength: row.weight, at_step: row.at_step}]->(b)
@@ -115,6 +127,7 @@ class GraphTraces:
         """
         self._graph, self._store_id = graph, store_id
         self._within = threading.local()
+        self._is_set_up = False
 
     # -- parcels ---------------------------------------------------------------------------------------
 
@@ -138,18 +151,12 @@ class GraphTraces:
                 raise GraphRefused(
                     f"the graph {self._graph.target} was emptied; `dionysus store init` sets it up again"
                 )
-        store = self._store_id
         traces = sorted(
             parcel.traces, key=lambda trace: trace.id
         )  # in one order, so that processes wait for each other
         ids = [as_unicode(trace.id) for trace in traces]
-        for row in tx.run(_ARE_OTHERS, ids=ids, store=store) if ids else ():
-            raise DataRefused(f"trace {row['id']!r} is in the graph already, from the store {row['store']!r}")
-        steps = [_step_row(step) for step in parcel.steps]
-        places = [{"id": row["id"], "trace_id": row["trace_id"]} for row in steps]
-        for row in tx.run(_STEPS_ARE_OTHERS, rows=places) if steps else ():
-            raise DataRefused(f"step {row['id']!r} is in the graph already, of the trace {row['trace_id']!r}")
-        _all(tx, _TRACES, [{"id": i, "properties": self._properties(t)} for i, t in zip(ids, traces, strict=True)])
+        rows = [{"id": i, "properties": self._properties(t)} for i, t in zip(ids, traces, strict=True)]
+        _all(tx, _TRACES, rows, others=_OTHERS_TRACE)
         delegated = [
             {"id": as_unicode(trace.id), "parent": as_unicode(trace.parent_trace_id), "at_step": trace.parent_step}
             for trace in traces
@@ -157,7 +164,7 @@ class GraphTraces:
         ]
         if delegated:
             tx.run(_DELEGATED, rows=delegated).consume()
-        _all(tx, _STEPS, steps)
+        _all(tx, _STEPS, [_step_row(step) for step in parcel.steps], others=_OTHERS_STEP)
         _all(tx, _BASINS, [{"id": self._id(b.id), "properties": self._numbered(b)} for b in parcel.basins])
         memories = [
             {
@@ -189,6 +196,7 @@ class GraphTraces:
             finally:
                 del self._within.tx
 
+        self._require_set_up()
         return self._graph.write(within)
 
     def add_trace(self, trace: AgentExecutionTrace) -> bool:
@@ -196,9 +204,10 @@ class GraphTraces:
 
         def add(tx: "ManagedTransaction") -> bool:
             row = tx.run(
-                "MERGE (t:AgentExecutionTrace {id: $id}) ON CREATE SET t.is_new = true "
+                "MERGE (t:AgentExecutionTrace {id: $id}) ON CREATE SET t.is_new = true, t.store = $store "
                 "WITH t, t.is_new AS is_new REMOVE t.is_new RETURN is_new",
                 id=as_unicode(trace.id),
+                store=self._store_id,
             ).data()
             if not row[0]["is_new"]:
                 return False
@@ -359,14 +368,26 @@ class GraphTraces:
 
     def _write(self, work: Work[T]) -> T:
         tx = getattr(self._within, "tx", None)
-        return self._graph.write(work) if tx is None else work(tx)
+        if tx is not None:
+            return work(tx)
+        self._require_set_up()
+        return self._graph.write(work)
+
+    def _require_set_up(self) -> None:
+        """A database that was never set up is none without traces: it may be the wrong one."""
+        if not self._is_set_up:
+            self._graph.required()
+            self._is_set_up = True
 
     def _rows(self, query: str, **parameters: Any) -> list[Row]:
         def look(tx: "ManagedTransaction") -> list[Row]:
             return tx.run(query, **parameters).data()
 
         tx = getattr(self._within, "tx", None)
-        return self._graph.read(look) if tx is None else look(tx)
+        if tx is not None:
+            return look(tx)
+        self._require_set_up()
+        return self._graph.read(look)
 
     def _id(self, number: int) -> str:
         return f"{self._store_id}/{number}"
@@ -389,8 +410,11 @@ class GraphTraces:
         }
 
 
-def _all(tx: "ManagedTransaction", query: str, rows: Sequence[Row]) -> None:
+def _all(tx: "ManagedTransaction", query: str, rows: Sequence[Row], *, others: str | None = None) -> None:
     """Writes rows; all of them must have found what they hang on.
+
+    Args:
+        others: Finds a node that has the id of one of them, and is none of ours.
 
     Raises:
         DataRefused: One did not.
@@ -399,6 +423,9 @@ def _all(tx: "ManagedTransaction", query: str, rows: Sequence[Row]) -> None:
         return
     written = tx.run(query, rows=rows).data()
     if not written or written[0]["n"] != len(rows):
+        for found in tx.run(others, rows=rows) if others else ():
+            owner = f"of {found['owner']!r}" if found["owner"] else "of nobody that we know"
+            raise DataRefused(f"{found['id']!r} is in the graph already, {owner}")
         raise DataRefused(
             f"{len(rows) - (written[0]['n'] if written else 0)} of {len(rows)} have no trace in the graph"
         )

@@ -11,7 +11,8 @@ CREATE TABLE shipments (
   graph_id   TEXT PRIMARY KEY,
   target     TEXT NOT NULL,                  -- URI and database, without user and password
   position   INTEGER NOT NULL,               -- `changes.seq` up to which it has everything, but what it refused
-  shipped_at INTEGER NOT NULL
+  met_at     INTEGER NOT NULL,               -- when it was last found at its target
+  shipped_at INTEGER                         -- when something last arrived; NULL: nothing did
 );
 -- What a graph did not take, with the reason.
 CREATE TABLE refusals (
@@ -46,7 +47,7 @@ CREATE TABLE recalls (
 DELETE FROM basin_links WHERE at_step IS NULL AND rowid NOT IN (
   SELECT max(rowid) FROM basin_links WHERE at_step IS NULL GROUP BY trace_id, basin_id
 );
-CREATE UNIQUE INDEX basin_links_once ON basin_links(trace_id, basin_id, coalesce(at_step, -1));
+CREATE UNIQUE INDEX basin_links_once ON basin_links(trace_id, basin_id, coalesce(at_step, ''));
 
 INSERT INTO changes (kind, key) SELECT 'basin', id FROM basins ORDER BY id;
 INSERT INTO changes (kind, key) SELECT 'memory', id FROM memories ORDER BY id;
