@@ -20,7 +20,7 @@ from benchmarks import outage
 from benchmarks.outage import compared, duplicates
 from ci.bolt import ArcadeDB, BoltServer, free_port, server_for
 from conftest import START, Repository, graph_on
-from dionysus import Runtime
+from dionysus import Runtime, shipping
 from dionysus.errors import BadInput, DataRefused, GraphDown, GraphRefused, StoreError, StoreTooNew
 from dionysus.settings import load_settings
 from dionysus.shipping import Shipper
@@ -145,6 +145,62 @@ def test_a_question_and_its_members_are_a_tree_in_the_graph(
     assert arrived(tmp_path, graph)["traces"] == 4
 
 
+def test_every_change_is_whole_by_itself(
+    tmp_path: Path, repository: Repository, bolt: BoltServer, graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each in a parcel of its own: what it hangs on comes with it."""
+    monkeypatch.setattr(shipping, "_MOST", 1)
+    with Runtime(store=f"sqlite:///{tmp_path}/mind.db") as runtime:
+        runtime.ask("Why do token totals of the monitor keep changing?", repository.path)
+        runtime.beat(repository.path)
+    with runtime_on(tmp_path, bolt) as runtime:
+        parcels = list[int]()
+        runtime.shipper.ship(on_parcel=parcels.append)
+    assert set(parcels) == {1}
+    assert arrived(tmp_path, graph)["traces"] == 5
+
+
+def test_what_changes_later_is_shipped_again(
+    tmp_path: Path, repository: Repository, bolt: BoltServer, graph: Graph
+) -> None:
+    with runtime_on(tmp_path, bolt) as runtime:
+        runtime.beat(repository.path)
+        runtime.memory.remember("first", source="same")
+        runtime.shipper.ship()
+        arrived(tmp_path, graph)
+        basin = runtime.basins.opened("", "another")
+        runtime.memory.remember("second", source="same", basin_id=basin)
+        for known, _ in runtime.basins.landscape():
+            runtime.basins.activate_basin(known.id, 0.5)
+        repository.write({"src/monitoring.py": "total = 0  # token totals\n"})
+        runtime.beat(repository.path)
+        runtime.shipper.ship()
+    assert arrived(tmp_path, graph)["traces"] == 2
+
+
+def test_what_led_to_an_action(tmp_path: Path, bolt: BoltServer, graph: Graph) -> None:
+    """Own recalls before it, those of who handed the work down before that, those of whom it had called before it."""
+    with runtime_on(tmp_path, bolt) as runtime:
+        traces, records = runtime.traces, runtime._store.records
+        top = traces.create_trace("top", "run", trace_id="run")
+        child = traces.create_trace("child", "run", parent_trace_id=top, parent_step=3)
+        early = traces.create_trace("early", "run", trace_id="early", parent_trace_id=child, parent_step=1)
+        late = traces.create_trace("late", "run", trace_id="late", parent_trace_id=child, parent_step=2)
+        for trace in (top, child, early, late):
+            for step in range(1, 5):
+                traces.add_step(trace, {"step_number": step, "step_type": "action"})
+                memory = runtime.memory.remember(f"{trace} at {step}", source=f"{trace} {step}")
+                records.save_recall(trace, memory, 1.0, step)
+        runtime.shipper.ship()
+        number, causes = runtime.lineage.why(child, 2)
+    assert number == 2
+    assert [cause.what for cause in causes] == [
+        f"{child} 1",
+        *(f"early {step}" for step in (4, 3)),
+        *(what for step in (2, 1) for what in (f"run {step}", f"early {step}")),
+    ]
+
+
 def test_runs_that_share_a_basin_with_failures(tmp_path: Path, bolt: BoltServer, graph: Graph) -> None:
     with runtime_on(tmp_path, bolt) as runtime:
         storm = runtime.basins.opened("", "storm")
@@ -163,7 +219,7 @@ def test_several_processes_ship_at_once(tmp_path: Path, bolt: BoltServer, graph:
     """Two to a store, three stores; the same basins and run names in each."""
     script = """
 import sys
-from dionysus import Runtime
+from dionysus import Runtime, shipping
 with Runtime(store=sys.argv[1]) as runtime:
     for n in range(15):
         trace = runtime.traces.create_trace("mine", f"{sys.argv[2]}-{n}")
@@ -708,7 +764,7 @@ def test_a_fork_of_a_run_from_another_store_is_linked_to_nothing_here(
 def test_the_backlog_survives_a_kill(tmp_path: Path, bolt: BoltServer, graph: Graph) -> None:
     script = """
 import os, signal, sys
-from dionysus import Runtime
+from dionysus import Runtime, shipping
 runtime = Runtime(store=sys.argv[1])
 for n in range(30):
     trace = runtime.traces.create_trace("mine", f"run-{n}")

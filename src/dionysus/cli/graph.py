@@ -111,7 +111,7 @@ def why(
     for c in causes:
         kind = "memory" if c.link == "RECALLED" else "basin "
         text = f"  {c.text.splitlines()[0][:80]}" if c.text else ""
-        print(printable(f"{kind} {c.number:>5}  {c.weight:5.2f}  {c.agent} action {c.at_step}  {c.what}{text}"))
+        print(printable(f"{kind} {c.number:>5}  {c.weight:>7.2g}  {c.agent} action {c.at_step}  {c.what}{text}"))
     if not causes:
         print(f"nothing was recalled or activated before action {number}")
 
@@ -183,7 +183,7 @@ def memory(
         print("made by   no run: it was read, or told")
     for use in found.uses:
         when = f"  {local(use.started_at)}" if use.started_at else ""
-        print(f"used in   {use.trace} action {use.at_step}  {use.score or 0:.2f}  {use.status}{when}")
+        print(f"used in   {use.trace} action {use.at_step}  {use.score or 0:.2g}  {use.status}{when}")
     if not found.uses:
         print("used in   nothing yet")
 
