@@ -11,7 +11,6 @@ from smolagents import Tool
 
 from dionysus.agents.heartbeat import PLANNING_INTERVAL, HeartbeatAgent
 from dionysus.agents.tools import Senses, heartbeat_tools
-from dionysus.callbacks.basins import activated_in
 from dionysus.cycles import Cycle, Means
 from dionysus.errors import BadInput, StoreError
 from dionysus.journal import Frame, Limits
@@ -232,7 +231,7 @@ class Heart(Cycle):
             prompt_chars=frame.spent.prompt_chars,
             observations_pruned=sum(len(cuts) for cuts in frame.effects["pruned"]),
             chars_saved=frame.spent.chars_saved,
-            basins_activated=len({b["id"] for effect in frame.effects["basins"] for b in activated_in(effect)}),
+            basins_activated=len({b["id"] for basins in frame.effects["basins"] for b in basins}),
             seconds=self._seconds_since(beat.started_at),
             reflex=bool(getattr(model, "is_reflex", False)),
         )

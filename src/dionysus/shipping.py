@@ -8,6 +8,7 @@ process ends goes with the next one.
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -61,20 +62,27 @@ class Shipper:
         self._outbox = self._store.outbox
         self._traces = GraphTraces(graph, store_id=self._outbox.store_id)
         self._lease = None if store.path is None else FileLock(lease_of(store.path), thread_local=False)
-        self._wake, self._closing = threading.Event(), threading.Event()
+        self._wake, self._closing, self._closed = threading.Event(), threading.Event(), threading.Event()
         self._starting, self._busy = threading.Lock(), threading.Lock()
         self._thread: threading.Thread | None = None
         self._failure: DionysusError | None = None
         self._graph_id: str | None = None
         self._most = _MOST
+        self._heard_at = 0.0
+        """When the graph last answered."""
+        self._is_left_to_others = False
         self._has_written = self._has_ended = self._is_abandoned = False
         store.tell_of_commits(self._committed)
         if self.backlog().waiting:
             self._go()
 
-    def backlog(self) -> Backlog:
-        """What the graph lacks."""
-        return self._outbox.backlog(self.graph.target)
+    def backlog(self, graph_id: str | None = None) -> Backlog:
+        """What the graph lacks.
+
+        Args:
+            graph_id: The one that is there; None: the one that was met last.
+        """
+        return self._outbox.backlog(self.graph.target, graph_id)
 
     # -- shipping --------------------------------------------------------------------------------------
 
@@ -108,6 +116,7 @@ class Shipper:
                 return 0
             graph_id = self._graph_id = self.graph.required()
             self._outbox.met(graph_id, self.graph.target, self._clock())
+            self._heard_at = time.monotonic()
             if again == "everything":
                 self._outbox.start_over(graph_id)
             if again is not None:
@@ -123,6 +132,7 @@ class Shipper:
                     raise
                 self._most = min(_MOST, self._most * 2)
                 self._outbox.arrived(graph_id, upto, self._clock())
+                self._heard_at = time.monotonic()
                 shipped += len(changes)
                 on_parcel(len(changes))
         return shipped
@@ -156,12 +166,12 @@ class Shipper:
                     self._lease.acquire(timeout=_POLL_S)
                 except Timeout:
                     if self._closing.is_set():
+                        self._is_left_to_others = True
                         yield False
                         return
                 except OSError as error:
-                    raise StoreError(
-                        f"cannot lock {self._lease.lock_file!r}: {error.strerror}; remove what is there"
-                    ) from error
+                    cure = "make it writable, or remove what is there"
+                    raise StoreError(f"cannot lock {self._lease.lock_file!r}: {error.strerror}; {cure}") from error
             yield True
         finally:
             if self._lease is not None:
@@ -252,21 +262,27 @@ class Shipper:
     def close(self) -> None:
         """Ships what is left, for a bounded time, and lets go. What is not shipped stays in the store."""
         with self._starting:
-            if self._closing.is_set():
-                return
+            is_first = not self._closing.is_set()
             self._closing.set()
+        if not is_first:
+            self._closed.wait(self._drain_s)
+            return
         self._watched.tell_of_commits(lambda: None)
         self._wake.set()
         try:
             if self._thread is not None:
-                self._thread.join(0 if self._is_hopeless() else self._drain_s)
-            if self._has_written and self._failure is None:
+                began, wait_s = time.monotonic(), 0.0 if self._is_hopeless() else self._drain_s
+                self._thread.join(wait_s)
+                if wait_s and self._thread.is_alive() and self._failure is None and self._heard_at < began:
+                    self._failed(GraphDown(f"Neo4j at {self.graph.uri} said nothing for {wait_s:g} s"), 0)
+            if self._has_written and self._failure is None and not self._is_left_to_others:
                 self._say_what_waits()
         finally:  # also where Ctrl-C ends the wait
             with self._starting:
                 self._is_abandoned = True
                 if self._thread is None or self._has_ended:
                     self._let_go()
+            self._closed.set()
 
     def _is_hopeless(self) -> bool:
         """Whether an attempt failed just now."""

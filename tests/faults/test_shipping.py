@@ -325,6 +325,27 @@ def test_a_server_that_hangs_holds_nobody_up(tmp_path: Path, repository: Reposit
     graph.close()
 
 
+def test_a_server_that_hangs_is_waited_for_once(tmp_path: Path, shaky: BoltServer) -> None:
+    """The next process knows, and does not wait at its end."""
+    shaky.freeze()
+    try:
+        with runtime_on(tmp_path, shaky, neo4j_drain_s=2.0) as runtime:
+            one_trace(runtime)
+        assert f"Neo4j at {shaky.uri} said nothing for 2 s" in warned_in(runtime)[0]
+        with runtime_on(tmp_path, shaky, neo4j_drain_s=600.0) as runtime:
+            one_trace(runtime, "second")
+            began = time.monotonic()
+        assert time.monotonic() - began < 60  # of the 600 s that it would wait
+        assert "said nothing" in warned_in(runtime)[0]
+    finally:
+        shaky.thaw()
+    with runtime_on(tmp_path, shaky) as runtime:
+        runtime.shipper.ship()
+    graph = graph_on(shaky)
+    assert arrived(tmp_path, graph)["traces"] == 2
+    graph.close()
+
+
 def test_a_transaction_that_was_given_up_is_not_committed_later(shaky: BoltServer) -> None:
     graph = graph_on(shaky)
     hold = threading.Event()
@@ -417,7 +438,9 @@ def test_an_unknown_host(tmp_path: Path) -> None:
         ("bolt://neo4j:secret-in-uri/x@host", "NEO4J_URI holds a user"),
         ("neo4j:secret-in-uri@host", "NEO4J_URI holds a user"),
         ("bolt://[::1:7687", "write bolt://HOST:7687"),
-        ("bolt://host:7687?database=x", "write bolt://HOST:7687"),
+        ("bolt://host:7687?password=secret-in-uri", "write bolt://HOST:7687"),
+        ("bolt://neo4j:secret-in-uri", "write bolt://HOST:7687"),
+        ("bolt://neo4j:secret-in-uri%40host", "NEO4J_URI holds a user"),
     ],
 )
 def test_what_is_no_uri(uri: str, says: str, tmp_path: Path) -> None:
@@ -827,10 +850,14 @@ def test_status_says_what_is_where(tmp_path: Path, bolt: BoltServer, graph: Grap
     status = json.loads(dionysus("store", "status", "--json").stdout)
     assert (status["waiting"], status["shipped"], status["graph"]["version"]) == ({}, 1, 1)
     assert "11 there already" in dionysus("store", "init").stdout
+    bolt.empty()
+    assert "waiting  1: 1 memory" in dionysus("store", "status").stdout
+    assert "0 made" in dionysus("store", "init").stdout
     none = dionysus("store", "status", NEO4J_URI="")
     assert none.returncode == 2
     assert "set NEO4J_URI" in none.stderr
     assert dionysus("graph", "why", "--cypher").stdout.startswith("// Which memories")
+    assert dionysus("store", "ship").returncode == 0
     assert "made by   no run" in dionysus("graph", "memory", "1").stdout
 
 

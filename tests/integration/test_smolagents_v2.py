@@ -141,6 +141,31 @@ def test_a_trace_is_found_by_query(tmp_path: Path, clock: Clock, repository: Rep
     assert rows[0]["activations"]
 
 
+def test_recalls_are_what_the_tools_brought_back(runtime: Runtime, repository: Repository) -> None:
+    """Not more: what an agent never saw led to nothing."""
+    runtime.beat(repository.path)
+    for number in range(3):
+        repository.commit(
+            f"Fix token totals of the monitor, late ({number})", {"src/monitoring.py": f"# late {number}\n"}
+        )
+    report = runtime.beat(repository.path)
+    answer = runtime.ask("Why do token totals of the monitor keep changing?", repository.path)
+    trees = [runtime.traces.get_trace(str(report.trace_id)), runtime.traces.get_trace(answer.run_id)]
+    seen = 0
+    for full in [*trees, *(runtime.traces.get_trace(t.id, exact=True) for t in trees[1].delegated)]:
+        recalled = runtime._store.records.recalled_memories(full.trace.id)
+        for step in full.steps:
+            texts = [str(c.result) for c in step.tool_calls if c.name in ("semantic_recall", "query_wisdom_graph")]
+            lines = [line for text in texts for line in text.splitlines() if line.startswith(("- [memory]", "- [prin"))]
+            here = [memory for memory in recalled if memory.at_step == step.step_number]
+            assert len(here) == len(lines)
+            for memory in here:
+                if memory.source.startswith("commit"):
+                    assert any(memory.source[:14] in line for line in lines)
+            seen += len(here)
+    assert seen
+
+
 def test_beats_follow_what_happens(runtime: Runtime, repository: Repository, clock: Clock) -> None:
     first = runtime.beat(repository.path)
     assert "Next " in first.text

@@ -17,6 +17,7 @@ from dionysus.agents.synthesis import synthesize
 from dionysus.errors import BadInput
 from dionysus.findings import Finding, ago, code, quoted, render
 from dionysus.journal import Frame
+from dionysus.journal.frame import note_recalled
 from dionysus.memory.goals import Goals, reached, touched
 from dionysus.memory.mental_models import Happened, MentalModels
 from dionysus.memory.semantic import SemanticMemory
@@ -127,6 +128,7 @@ class SemanticRecall(_BeatTool):
         kinds = ("beat", "note", "commit", "fact")
         hits = s.memory.recall(query, kinds=kinds, place=s.place, limit=4, without=fresh)
         s.recalled |= {hit.memory.id: hit.memory for hit in hits}
+        note_recalled((hit.memory.id, hit.score) for hit in hits)
         for hit in hits:
             head, _, tail = hit.memory.text.partition(" | ")
             where = ", ".join(code(path) for path in tail.split()[:2])
@@ -168,6 +170,7 @@ class QueryWisdomGraph(_BeatTool):
         found = []
         for hit in s.memory.recall(topic, kinds=("principle",), place=s.place, limit=2, least=1):
             s.recalled[hit.memory.id] = hit.memory
+            note_recalled([(hit.memory.id, hit.score)])
             rule, _, path = hit.memory.text.rpartition(" | ")
             found.append(Finding("principle", f"{quoted(rule, 200)} ({code(path)})"))
         found += s.models.about(topic)

@@ -15,11 +15,6 @@ log = logging.getLogger("dionysus")
 _SHOWN = 3
 
 
-def activated_in(effect: Any) -> list[dict[str, Any]]:
-    """The basins that an effect `basins` tells of: with `id`, `name`, `activation`."""
-    return list(effect["activated"] if isinstance(effect, dict) else effect)  # older journals: the basins alone
-
-
 def basin_activation_callback(
     step: ActionStep, agent: Any, frame: Frame, *, memory: SemanticMemory, basins: Basins, place: str | None = None
 ) -> None:
@@ -29,16 +24,13 @@ def basin_activation_callback(
             continue
         query = str(call.arguments.get("query", ""))
 
-        def activate(query: str = query) -> dict[str, Any]:
+        def activate(query: str = query) -> list[dict[str, Any]]:
             hits = memory.recall(query, place=place, limit=10)
             scores = [(hit.memory.basin_id, hit.score) for hit in hits if hit.memory.basin_id is not None]
             done = basins.activate_for(scores)
-            return {
-                "activated": [{**asdict(a), "id": a.basin_id} for a in done],
-                "hits": [[hit.memory.id, hit.score] for hit in hits],
-            }
+            return [{**asdict(a), "id": a.basin_id} for a in done]
 
-        activated = activated_in(frame.effect("basins", activate))
+        activated = frame.effect("basins", activate)
         for basin in activated:
             log.info("basin %r activated: %.2f", basin["name"], basin["activation"])
         shown = [Finding("basin", f"{code(b['name'])} is active: {b['activation']:.2f}") for b in activated[:_SHOWN]]

@@ -53,11 +53,13 @@ def status(store: Store = None, as_json: Json = False) -> None:
     """What Neo4j has, what waits, what it refused, and why."""
     with opened(store) as runtime:
         shipper = runtime.shipper
-        left, graph = shipper.backlog(), shipper.graph
+        graph = shipper.graph
         try:
             found, problem = graph.readiness(), None
+            left = shipper.backlog(found.graph_id or "")  # one that was not set up has nothing
         except DionysusError as error:
             found, problem = None, str(error)
+            left = shipper.backlog()
         exposed = graph.is_exposed
     if as_json:
         print_json({**asdict(left), "graph": None if found is None else asdict(found), "problem": problem})

@@ -1,7 +1,8 @@
 """A `Frame` is one agent's part in a run: what is written, and where – and what is already on record there.
 
-Whoever records knows its frame – no context variable, no global – so parallel tool calls and the threads of a code
-executor record correctly. Where a frame's past has an answer, that is used, and nothing is written.
+Whoever records knows its frame – no global, and but for `note_recalled` no context variable – so parallel tool calls
+and the threads of a code executor record correctly. Where a frame's past has an answer, that is used, and nothing is
+written.
 """
 
 import json
@@ -9,8 +10,9 @@ import sys
 import threading
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -35,8 +37,18 @@ from dionysus.journal.spending import Spent
 from dionysus.journal.values import Said, change_again, changes_in, digest_of, packed, plain, said_of
 from dionysus.stores.contract import DaySpending, Event, Status, StepType, Usage
 
+_RECALLED: ContextVar[list[tuple[int, float]]] = ContextVar("recalled")
+"""Where the tool that is called notes the memories that its result is made of: each call's own."""
 _TIMED_OUT = "exceeded the maximum execution time"
 """How smolagents' local executor says so."""
+
+
+def note_recalled(hits: Iterable[tuple[int, float]]) -> None:
+    """A tool says which memories its result brings back: (id, score). They are linked to the step that called it; of a
+    tool that is called off the record nothing is noted."""
+    noted = _RECALLED.get(None)
+    if noted is not None:
+        noted += hits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,6 +361,8 @@ class Frame:
         self.run.know_secrets_of(name, shown)
         refused = self._refusal(position, name, shown)
         self._write("tool_started", position, base, digest=digest, durable=not (idempotent or refused))
+        recalled: list[tuple[int, float]] = []
+        noting = _RECALLED.set(recalled)
         try:
             if refused is not None:
                 raise refused
@@ -358,7 +372,10 @@ class Frame:
             self._write("tool_finished", position, {**base, **fields}, digest=digest)
             self._tell("after", position, name, shown, error=fields["error"])
             raise
+        finally:
+            _RECALLED.reset(noting)
         written = {**packed("result", kept(result)), **changes_in(arguments, before)}
+        written |= {"recalled": recalled} if recalled else {}
         result = self.run.secrets.hide_in(result)
         self._write("tool_finished", position, {**base, **written}, digest=digest)
         self._tell("after", position, name, shown, result=result)

@@ -78,20 +78,21 @@ def structured(kind: type[Record], plain: Any) -> Record:
 
 
 def unfit(record: Any) -> list[str]:
-    """The names of a record's fields that would not come back as they are: they have another type, or too many bits."""
-    wrong = []
-    for field in fields(record):
-        value = getattr(record, field.name)
-        try:
-            back = CONVERTER.structure(CONVERTER.unstructure(value), hints_of(type(record))[field.name])
-        except _MISFITS:
-            wrong.append(field.name)
-            continue
-        is_long = isinstance(value, int) and not -(2**63) <= value < 2**63
-        is_kind = type(back) is type(value) or (type(back) is float and type(value) is int)
-        if is_long or not is_kind or (back != value and back == back):
-            wrong.append(field.name)
-    return wrong
+    """The names of a record's fields that would not come back: of another type, with too many bits, or no JSON."""
+    return [f.name for f in fields(record) if not _fits(getattr(record, f.name), hints_of(type(record))[f.name])]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return False
+    try:
+        text = dumps(CONVERTER.unstructure(value))
+        back = CONVERTER.structure(json.loads(text), hint)
+        if type(back) is float and type(value) is int:
+            return bool(back == value)
+        return dumps(CONVERTER.unstructure(back)) == text
+    except (*_MISFITS, RecursionError):
+        return False
 
 
 def as_unicode(text: str) -> str:

@@ -194,7 +194,7 @@ class CreatedMemory:
 
 @dataclass(frozen=True, kw_only=True)
 class RecalledMemory:
-    """RECALLED: a memory that the query of a step's `semantic_recall` hit."""
+    """RECALLED: a memory that a tool of a step brought back."""
 
     memory_id: int
     source: str
@@ -415,7 +415,7 @@ class TraceStore(Protocol):
         """The basins that a trace activated, in order of steps, strongest first."""
 
     def save_recall(self, trace_id: str, memory_id: int, score: float, at_step: int) -> None:
-        """The recall of a step of a trace that there is hit a memory (RECALLED); once for each step."""
+        """A tool of a step of a trace that there is brought a memory back (RECALLED); once for each step."""
 
     def recalled_memories(self, trace_id: str) -> list[RecalledMemory]:
         """The memories that a trace recalled, in order of steps, best first."""

@@ -115,16 +115,17 @@ class Outbox:
             recalls=tuple(edge for edge in recalls if edge),
         )
 
-    def backlog(self, target: str) -> Backlog:
+    def backlog(self, target: str, graph_id: str | None = None) -> Backlog:
         """How far what is written has come on its way to a target.
 
         Args:
-            target: URI and database; of the graphs that were found there, the one that was met last counts.
+            target: URI and database.
+            graph_id: The graph that is there; None: the one that was met there last.
         """
         rows = self._db.rows(
-            "SELECT graph_id, position, shipped_at FROM shipments WHERE target = ? ORDER BY met_at DESC, rowid DESC "
-            "LIMIT 1",
-            (target,),
+            "SELECT graph_id, position, shipped_at FROM shipments WHERE coalesce(graph_id = ?2, target = ?1) "
+            "ORDER BY met_at DESC, rowid DESC LIMIT 1",
+            (target, graph_id),
         )
         graph_id, position, shipped_at = tuple(rows[0]) if rows else ("", 0, None)
         counts = self._db.rows(

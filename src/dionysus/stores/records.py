@@ -292,7 +292,7 @@ class Records:
         return [self._db.record(BasinLink, row) for row in rows]
 
     def save_recall(self, trace_id: str, memory_id: int, score: float, at_step: int) -> None:
-        """The recall of a step of a trace hit a memory (RECALLED); once for each step."""
+        """A tool of a step of a trace brought a memory back (RECALLED); once for each step."""
         self._db.write(
             "INSERT OR REPLACE INTO recalls (trace_id, memory_id, score, at_step) VALUES (?,?,?,?)",
             (trace_id, memory_id, score, at_step),

@@ -160,6 +160,8 @@ def _tool_started(story: Story, event: Event) -> None:
 
 def _tool_finished(story: Story, event: Event) -> None:
     calls, body = story.step(event)["tool_calls"], event.body
+    at_step = int(body["step"].partition(".")[2])
+    story.recalls += [(memory_id, score, at_step) for memory_id, score in body.get("recalled", ())]
     if event.position in calls:
         calls[event.position] = replace(
             calls[event.position], completed_at=event.at, result=body.get("result"), error=body.get("error")
@@ -175,9 +177,7 @@ def _effect(story: Story, event: Event) -> None:
         story.trace["coherence_min"] = lowest(story.trace.get("coherence_min"), value["level"])
     elif name == "basins":
         at_step = int(event.body["step"].partition(".")[2])
-        found = value if isinstance(value, dict) else {"activated": value, "hits": []}  # older journals: basins only
-        story.links += [(basin["id"], basin["activation"], at_step) for basin in found["activated"]]
-        story.recalls += [(memory_id, score, at_step) for memory_id, score in found["hits"]]
+        story.links += [(basin["id"], basin["activation"], at_step) for basin in value]
     elif name == "pruned":
         for cut in value:
             key = f"action.{cut['step']}"

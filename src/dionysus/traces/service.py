@@ -148,13 +148,12 @@ class ExecutionTraceService:
         if unknown or missing:
             wrong = f"unknown {sorted(unknown)}" if unknown else f"missing {sorted(missing)}"
             raise BadInput(f"step_data: {wrong}; it takes {sorted(_STEP_FIELDS)}")
-        coherence = step_data.get("coherence")
-        if coherence is not None and not 0 <= coherence <= 1:
-            raise BadInput(f"step_data: coherence {coherence!r} is not in [0, 1]")
         fields_given = {name: tuple(v) if isinstance(v, list) else v for name, v in step_data.items()}
         data: dict[str, Any] = {"started_at": self._clock(), **fields_given}
         given = AgentExecutionStep(id="", trace_id=trace_id, order=0, **data)
         _check("step_data", given)
+        if given.coherence is not None and not 0 <= given.coherence <= 1:
+            raise BadInput(f"step_data: coherence {given.coherence!r} is not in [0, 1]")
 
         def added() -> str:
             order = self._store.next_order(trace_id)
@@ -193,20 +192,21 @@ class ExecutionTraceService:
 
         Raises:
             NotFound: No such trace.
+            BadInput: A value of another type, or a status that there is not.
         """
         now = self._clock()
 
         def complete() -> None:
-            self._store.save_trace(
-                replace(
-                    self._require(trace_id),
-                    status=status or ("success" if success else "error"),
-                    success=success,
-                    summary=summary,
-                    error_message=error_message,
-                    completed_at=now,
-                )
+            done = replace(
+                self._require(trace_id),
+                status=status or ("success" if success else "error"),
+                success=success,
+                summary=summary,
+                error_message=error_message,
+                completed_at=now,
             )
+            _check("a trace", done)
+            self._store.save_trace(done)
 
         self._store.atomically(complete)
 
@@ -217,9 +217,9 @@ class ExecutionTraceService:
             NotFound: No such trace.
             BadInput: The strength is outside [0, 1].
         """
+        _check("a link", BasinLink(basin_id=basin_id, name="", strength=strength, at_step=at_step))
         if not 0 <= strength <= 1:
             raise BadInput(f"strength {strength!r} is not in [0, 1]")
-        _check("a link", BasinLink(basin_id=basin_id, name="", strength=strength, at_step=at_step))
 
         def link() -> None:
             self._require(trace_id)

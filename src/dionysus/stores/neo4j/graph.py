@@ -365,7 +365,7 @@ def checked_uri(uri: str) -> str:
     Raises:
         BadInput: It is none, or holds a password; the message does not.
     """
-    if "@" in uri:
+    if "@" in uri or "%40" in uri:
         raise BadInput("NEO4J_URI holds a user; write that into NEO4J_USERNAME and NEO4J_PASSWORD")
     try:
         parts = urlsplit(uri)
@@ -374,7 +374,8 @@ def checked_uri(uri: str) -> str:
     except ValueError:
         is_one, more = False, ""
     if not is_one or more:
-        raise BadInput(f"NEO4J_URI={uri!r}: write bolt://HOST:7687, or neo4j+s://HOST where it is encrypted")
+        # not what it is: who mistypes it may have put the password there
+        raise BadInput("NEO4J_URI is none of Neo4j's; write bolt://HOST:7687, or neo4j+s://HOST where it is encrypted")
     return uri.rstrip("/")
 
 

@@ -230,7 +230,7 @@ class GraphTraces:
         self._save(Parcel(activations=(edge,)))
 
     def save_recall(self, trace_id: str, memory_id: int, score: float, at_step: int) -> None:
-        """The recall of a step of a trace hit a memory (RECALLED); once for each step."""
+        """A tool of a step of a trace brought a memory back (RECALLED); once for each step."""
         edge = Edge(trace_id=trace_id, number=memory_id, weight=score, at_step=at_step)
         self._save(Parcel(recalls=(edge,)))
 
