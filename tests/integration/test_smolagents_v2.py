@@ -154,7 +154,7 @@ def test_recalls_are_what_the_tools_brought_back(runtime: Runtime, repository: R
     seen = 0
     for full in [*trees, *(runtime.traces.get_trace(t.id, exact=True) for t in trees[1].delegated)]:
         recalled = runtime._store.records.recalled_memories(full.trace.id)
-        for step in full.steps:
+        for step in (done for done in full.steps if done.step_type != "planning"):
             texts = [str(c.result) for c in step.tool_calls if c.name in ("semantic_recall", "query_wisdom_graph")]
             lines = [line for text in texts for line in text.splitlines() if line.startswith(("- [memory]", "- [prin"))]
             here = [memory for memory in recalled if memory.at_step == step.step_number]
