@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
-from dionysus.errors import BadInput, NotFound, StoreError
+from dionysus.errors import BadInput, EntryDamaged, NotFound, StoreError
 from dionysus.findings import quoted
 from dionysus.journal.cassette import Cassette, checked_id, read_cassette, renamed, write_cassette
 from dionysus.journal.replaying import Past, whole_events
@@ -135,9 +135,9 @@ class Runs:
                     project(written)
                 self._read_back(run_id)
                 stand_ins(record.request.get("tools", ()))
-            except StoreError:
-                raise
             except Exception as error:  # whatever a foreign file brings
+                if isinstance(error, StoreError) and not isinstance(error, EntryDamaged):
+                    raise
                 reason = quoted(f"{type(error).__name__}: {error}", 200)
                 raise BadInput(
                     f"the cassette holds what Dionysus does not write: {reason}; nothing was taken in"

@@ -126,32 +126,32 @@ class Shipper:
                 if not changes:
                     break
                 try:
-                    self._deliver(graph_id, changes)
+                    taken = self._deliver(graph_id, changes)
                 except GraphDown:
                     self._most = max(1, self._most // 4)  # a slow server may get through with less
                     raise
                 self._most = min(_MOST, self._most * 2)
                 self._outbox.arrived(graph_id, upto, self._clock())
                 self._heard_at = time.monotonic()
-                shipped += len(changes)
-                on_parcel(len(changes))
+                shipped += taken
+                on_parcel(taken)
         return shipped
 
-    def _deliver(self, graph_id: str, changes: Sequence[tuple[ChangeKind, str]]) -> None:
-        """Takes changes to the graph; what it does not take is set aside, with the reason."""
+    def _deliver(self, graph_id: str, changes: Sequence[tuple[ChangeKind, str]]) -> int:
+        """Takes changes to the graph; what it does not take is set aside, with the reason. Returns how many it took."""
         try:
             self._traces.put(self._outbox.packed(changes), graph_id=graph_id)
             if self._outbox.has_refusals(graph_id):
                 self._outbox.taken(graph_id, changes)
+            return len(changes)
         except (DataRefused, EntryDamaged) as error:
             if len(changes) > 1:
                 half = len(changes) // 2
-                self._deliver(graph_id, changes[:half])
-                self._deliver(graph_id, changes[half:])
-                return
+                return self._deliver(graph_id, changes[:half]) + self._deliver(graph_id, changes[half:])
             self.graph.check_writable(graph_id)  # a server that takes nothing now is down, not choosy
             log.info("Neo4j does not take %s %s: %s", *changes[0], error)
             self._outbox.refuse(graph_id, changes[0], str(error), self._clock())
+            return 0
 
     @contextmanager
     def _leased(self) -> Iterator[bool]:
