@@ -391,7 +391,7 @@ def test_something_else_at_that_port(answer: bytes, error: Any, says: str) -> No
             graph.readiness()
 
 
-def test_an_old_server(bolt: BoltServer, graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_server() -> None:
     """One that speaks our Bolt says its age in its name."""
     from dionysus.stores.neo4j import graph as room
 
