@@ -15,7 +15,7 @@ with Runtime() as runtime:
     answer = runtime.ask("Where does the tide table hang?", "watched")  # all of it is kept, whatever Neo4j does
     try:
         shipper = runtime.shipper
-        shipper.graph.initialise()  # once; `dionysus store init`
+        shipper.initialise()  # once; `dionysus store init`
         shipper.ship()  # it would go by itself, in the background
     except DionysusError as error:
         sys.exit(f"no graph: {error}")

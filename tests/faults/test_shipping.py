@@ -564,6 +564,29 @@ def test_foreign_data_under_our_ids_is_refused_and_the_rest_arrives(
     assert arrived(tmp_path, graph)["traces"] == 4
 
 
+def test_a_server_that_takes_nothing_is_down_and_refuses_nothing(tmp_path: Path, bolt: BoltServer) -> None:
+    """Here since another transaction holds a lock: what is refused meanwhile is no verdict on the data."""
+    if isinstance(bolt, ArcadeDB):
+        pytest.skip("ArcadeDB locks nothing: a write waits for no other")
+    bolt.empty()
+    graph = Graph(bolt.uri, user=bolt.user, password=bolt.password, database="neo4j", timeout_s=2)
+    store = open_store(f"sqlite:///{tmp_path}/mind.db")
+    store.records.save_trace(_trace("t"))
+    shipper = Shipper(store, graph, drain_s=0)
+    shipper.initialise()
+    with bolt.driver() as driver, driver.session(database="neo4j") as session, session.begin_transaction() as held:
+        driver.execute_query("CREATE (:AgentExecutionTrace {id: 't'})", database_="neo4j")
+        held.run("MATCH (g:DionysusGraph) SET g.held = true").consume()
+        with pytest.raises(GraphDown):
+            shipper.ship()
+        assert (shipper.backlog().refusals, shipper.backlog().waiting) == (0, {"trace": 1})
+        held.rollback()
+        shipper.ship()
+        assert (shipper.backlog().refusals, shipper.backlog().waiting) == (1, {})
+    shipper.close()
+    store.close()
+
+
 def test_a_node_of_nobody_is_left_alone(bolt: BoltServer, graph: Graph) -> None:
     with bolt.driver() as driver:
         driver.execute_query("CREATE (:AgentExecutionTrace {id: 't', task: 'keep'})", database_="neo4j")

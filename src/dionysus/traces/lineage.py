@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from dionysus.errors import BadInput, NotFound
+from dionysus.errors import NotFound
 from dionysus.stores.codec import from_us
 from dionysus.stores.neo4j import Graph, GraphTraces
 from dionysus.stores.neo4j.questions import DELEGATION, MEMORY, SHARED_BASINS, WHY
+from dionysus.traces.service import found_in
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ class Lineage:
         Raises:
             NotFound: No such trace or action in the graph.
         """
-        found = self.found(trace_id)
+        found = self._id_of(trace_id)
         numbers = {done.step_number for done in self._traces.steps(found) if done.step_type != "planning"}
         if not numbers or (step is not None and step not in numbers):
             raise NotFound("action", f"{found} {step or ''}".strip(), see=f"`dionysus traces show {found}`")
@@ -152,7 +153,7 @@ class Lineage:
         Raises:
             NotFound: No such trace in the graph.
         """
-        rows = DELEGATION.ask(self._graph, trace=self.found(trace_id))
+        rows = DELEGATION.ask(self._graph, trace=self._id_of(trace_id))
         return [Delegate(**_timed(row)) for row in rows]
 
     def memory(self, number: int) -> Provenance:
@@ -166,21 +167,8 @@ class Lineage:
             raise NotFound("memory", number, see="`dionysus recall WORDS --json`")
         return _provenance(rows[0])
 
-    def found(self, trace_id: str) -> str:
-        """The id of a trace in the graph that begins so.
-
-        Raises:
-            NotFound: There is none.
-            BadInput: Several begin so.
-        """
-        if self._traces.trace(trace_id) is not None:
-            return trace_id
-        matches = self._traces.trace_ids(trace_id) if trace_id else []
-        if not matches:
-            raise NotFound("trace in the graph", trace_id, see="`dionysus store status`")
-        if len(matches) > 1:
-            raise BadInput(f"{len(matches)} traces begin with {trace_id!r}: {', '.join(matches[:5])}; write more")
-        return matches[0]
+    def _id_of(self, trace_id: str) -> str:
+        return found_in(self._traces, trace_id, kind="trace in the graph", see="`dionysus store status`").id
 
 
 def _provenance(row: dict[str, Any]) -> Provenance:

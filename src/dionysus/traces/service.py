@@ -240,7 +240,7 @@ class ExecutionTraceService:
             NotFound: No such trace.
             BadInput: Several begin so.
         """
-        trace = self._require(trace_id) if exact else self._found(trace_id)
+        trace = self._require(trace_id) if exact else found_in(self._store, trace_id)
         return self._full(trace, self._family(trace.run_id), after, limit)
 
     def get_tree(self, trace_id: str, *, exact: bool = False, after: int = 0, limit: int | None = None) -> TraceTree:
@@ -249,7 +249,7 @@ class ExecutionTraceService:
         Args:
             limit: At most so many steps of each.
         """
-        trace = self._require(trace_id) if exact else self._found(trace_id)
+        trace = self._require(trace_id) if exact else found_in(self._store, trace_id)
         return self._tree(trace, self._family(trace.run_id), after, limit, frozenset())
 
     def _tree(
@@ -362,15 +362,6 @@ class ExecutionTraceService:
     def _stories(self, run_id: str) -> Mapping[str, Story]:
         return {} if self._journal is None else stories_of(self._journal, run_id)
 
-    def _found(self, trace_id: str) -> AgentExecutionTrace:
-        trace = self._store.trace(trace_id)
-        if trace is not None:
-            return trace
-        matches = self._store.trace_ids(trace_id) if trace_id else []
-        if len(matches) > 1:
-            raise BadInput(f"{len(matches)} traces begin with {trace_id!r}: {', '.join(matches[:5])}; write more")
-        return self._require(matches[0] if matches else trace_id)
-
     def _require(self, trace_id: str) -> AgentExecutionTrace:
         trace = self._store.trace(trace_id)
         if trace is None:
@@ -383,6 +374,27 @@ def _check(what: str, record: Any) -> None:
     if wrong:
         shown = ", ".join(f"{name}={getattr(record, name)!r}"[:80] for name in wrong)
         raise BadInput(f"{what}: {shown} cannot be kept; see {type(record).__name__} for the types")
+
+
+def found_in(
+    store: TraceStore, trace_id: str, *, kind: str = "trace", see: str = "`dionysus traces list`"
+) -> AgentExecutionTrace:
+    """The trace of that id, or the only one whose id begins so.
+
+    Args:
+        kind, see: What is looked for, and where it can be seen, in words.
+
+    Raises:
+        NotFound: There is none.
+        BadInput: Several begin so.
+    """
+    matches = [trace_id] if store.trace(trace_id) is not None else store.trace_ids(trace_id) if trace_id else []
+    if len(matches) > 1:
+        raise BadInput(f"{len(matches)} traces begin with {trace_id!r}: {', '.join(matches[:5])}; write more")
+    trace = store.trace(matches[0]) if matches else None
+    if trace is None:
+        raise NotFound(kind, trace_id, see=see)
+    return trace
 
 
 def total_usage(sums: Iterable[TokenUsage], *, of: str | None = None) -> TokenUsage:
