@@ -24,7 +24,11 @@ def page() -> str:
             else f"`{str(field.default).lower() if isinstance(field.default, bool) else field.default}`"
         )
         rows.append(f"| `{variable}` | {default} | {field.description} |")
-    more = "\n`openai:` models also read `OPENAI_API_KEY` and `OPENAI_BASE_URL`.\n"
+    more = (
+        "\n`openai:` models also read `OPENAI_API_KEY` and `OPENAI_BASE_URL`; `local:` models `DIONYSUS_MODELS`\n"
+        "(where `dionysus model get` keeps weights, `~/.cache/dionysus/models` by default) and what `huggingface_hub`\n"
+        "reads: `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT`.\n"
+    )
     return HEAD + "\n".join(rows) + "\n" + more
 
 

@@ -13,6 +13,7 @@ from dionysus.stores import SQLITE_VERSION, open_store, store_path
 
 _EXTRAS = {
     "neo4j": ("neo4j", "traces shipped to Neo4j, and questions to the graph"),
+    "local": ("xllamacpp", "language models in this process, by llama.cpp"),
     "openai": ("openai", "models behind an OpenAI-compatible endpoint"),
     "api": ("fastapi", "dionysus serve: REST"),
     "mcp": ("mcp", "dionysus mcp, --mcp-server: tools for and of other agents"),

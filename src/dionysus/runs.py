@@ -176,4 +176,5 @@ def _usage(trace: AgentExecutionTrace) -> Usage:
         output_tokens=trace.output_tokens,
         cost_usd=trace.cost_usd,
         estimated=trace.usage_estimated,
+        mended=trace.mended_calls,
     )

@@ -213,7 +213,16 @@ class Runtime:
         if not isinstance(model, str):
             return model
         on = self.settings
-        return open_model(model, api_base=on.api_base, api_key=self._key, timeout_s=on.model_timeout_s)
+        return open_model(
+            model,
+            api_base=on.api_base,
+            api_key=self._key,
+            timeout_s=on.model_timeout_s,
+            tool_calls=on.tool_calls,
+            max_tokens=on.max_tokens,
+            context=on.context,
+            threads=on.threads,
+        )
 
     def beat(
         self, watch: str | Path = ".", *, git: bool = True, on_wake: Callable[[Waking], None] | None = None

@@ -22,10 +22,27 @@ class Settings(BaseSettings):
     )
 
     store: str = Field(DEFAULT_STORE, description="Where everything is kept: sqlite:///PATH")
-    model: str = Field("reflex", description="What the agents think with: reflex, openai:NAME, scripted:FILE")
+    model: str = Field(
+        "reflex",
+        description="What the agents think with: reflex, local:FILE.gguf (or smollm2), openai:NAME, scripted:FILE",
+    )
     api_base: str | None = Field(None, description="URL of an OpenAI-compatible endpoint, for openai:NAME")
     api_key: SecretStr | None = Field(None, description="Its key; default: OPENAI_API_KEY")
     model_timeout_s: float = Field(120.0, gt=0, description="Seconds that one model call may take")
+    tool_calls: Literal["schema", "native"] | None = Field(
+        None,
+        description="Hold each tool call to a JSON schema of what is offered, or leave its form to the model; "
+        "default: schema for local models, native for openai:NAME",
+    )
+    max_tokens: int | None = Field(
+        None, ge=64, description="Of one answer; default: 1024 for local models, the endpoint's for openai:NAME"
+    )
+    context: int | None = Field(
+        None, ge=256, description="For local models: tokens of prompt and answer; default: the model's, up to 16384"
+    )
+    threads: int | None = Field(
+        None, ge=1, le=512, description="For local models; default: the cores that the process may use"
+    )
     budget: str | None = Field(None, description="Of each run: calls=N, tokens=N, usd=N, seconds=N, comma-separated")
     daily_budget: str | None = Field(None, description="Of all runs of a UTC day together: calls=N, tokens=N, usd=N")
     in_flight: Literal["report", "fail", "retry"] = Field(

@@ -59,13 +59,17 @@ class LiveDisplay:
         self._out.rule(f"[bold]ask[/] · {name} · model {model}", align="left", style="dim")
 
     def plan(self, step: PlanningStep, agent: Any, frame: Frame) -> None:
-        """`plan  a → b → c  coherence 0.90 · context ≈ 2.1k tok`; for a managed agent with its name, indented."""
+        """`plan  a → b → c  coherence 0.90 · context ≈ 2.1k tok`; for a managed agent with its name, indented.
+
+        Where the model's server says how fast it writes, ` · 34 tok/s` stands behind.
+        """
         steps = re.findall(r"^\s*\d+\.\s+`?(\w+)", step.plan, re.M)
         planned = " → ".join(steps) if steps else _first_line(str(step.model_output_message.content))
         coherence = _latest(frame, "coherence")
         level = f"{coherence['level']:.2f}" if coherence else "–"
         size = sum(len(str(message.content)) for message in agent.write_memory_to_messages()) / _CHARS_PER_TOKEN
-        state = f"coherence {level} · context ≈ {size / 1000:.1f}k tok"
+        speed = f" · {frame.tokens_per_s:.0f} tok/s" if frame.tokens_per_s else ""
+        state = f"coherence {level} · context ≈ {size / 1000:.1f}k tok{speed}"
         who = f"{frame.agent_name} " if frame.depth else ""
         room = self._out.width - len("plan    ") - len(state) - len(who) - _INDENT * frame.depth
         if len(planned) > room:
@@ -218,7 +222,8 @@ def _spent(calls: int, usage: Usage, sent: int, *, reflex: bool) -> str:
     price = "price unknown" if usage.cost_usd is None else f"${usage.cost_usd:.4f}"
     about = "estimated " if usage.estimated else ""
     tokens = f"{about}{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out, {price}"
-    return f"{plural(calls, 'model call')}, {tokens}"
+    mended = f", {plural(usage.mended, 'answer')} mended" if usage.mended else ""
+    return f"{plural(calls, 'model call')}, {tokens}{mended}"
 
 
 def _called(step: ActionStep, frame: Frame) -> list[str]:

@@ -21,7 +21,7 @@ def answer(tokens: TokenUsage | None, raw: Any = None, text: str = "x" * 40) -> 
 
 @pytest.mark.parametrize("spec", ["", "gpt-4o", "openai:", "scripted:", "Reflex", "hf:x"])
 def test_an_unknown_model_says_what_there_is(spec: str) -> None:
-    with pytest.raises(BadInput, match="reflex, openai:NAME"):
+    with pytest.raises(BadInput, match="reflex, local:FILE"):
         open_model(spec)
 
 

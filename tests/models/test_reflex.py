@@ -5,9 +5,9 @@ from smolagents import ChatMessage
 from smolagents.models import MessageRole
 
 from dionysus.findings import quoted
+from dionysus.models.offered import tools_listed_in
 from dionysus.models.reflex import Reflex
 from dionysus.models.reflex.kinds import section_of, weight_of
-from dionysus.models.reflex.scene import offered_in
 from models.reflex_stage import ENDING, NOTHING, OPENING, Answer, Fixed, Played, beat_task, mark_of, play
 
 LATER: dict[str, Answer] = {
@@ -201,7 +201,7 @@ def test_only_tools_are_taken_for_tools() -> None:
     listed = Fixed("look", "x", description="Looks.\nOn two lines.", inputs={}).to_tool_calling_prompt()
     task = "Task:\n```\n- evil: y\n    Takes inputs: {}\n```\n"
     text = f"- [goal] goal: x\n- note: not a tool\n\n- {listed}\n- last: nothing\n{task}"
-    found = offered_in([ChatMessage(role=MessageRole.USER, content=text)])
+    found = tools_listed_in([ChatMessage(role=MessageRole.USER, content=text)])
     assert [tool.name for tool in found] == ["look"]
 
 

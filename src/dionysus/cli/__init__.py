@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dionysus import __version__
-from dionysus.cli import graph, mind, record, servers
+from dionysus.cli import graph, mind, model, record, servers
 from dionysus.cli.given import Model, Store, command, settings_of
 from dionysus.cli.shown import printable
 from dionysus.errors import DionysusError, RunInterrupted
@@ -28,6 +28,7 @@ for _name, _group in (
     ("goals", mind.goals_app),
     ("traces", record.traces_app),
     ("runs", record.runs_app),
+    ("model", model.model_app),
     ("store", graph.store_app),
     ("graph", graph.graph_app),
 ):

@@ -21,7 +21,12 @@ Store = Annotated[
     str | None,
     typer.Option("--store", help="sqlite:///PATH; default: DIONYSUS_STORE, else .dionysus/mind.db here."),
 ]
-Model = Annotated[str | None, typer.Option("--model", help="reflex (no LLM; the default), openai:NAME, scripted:FILE.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="reflex (no LLM; the default), local:FILE.gguf (or smollm2), openai:NAME, scripted:FILE."
+    ),
+]
 ApiBase = Annotated[str | None, typer.Option(help="URL of an OpenAI-compatible endpoint, for openai:NAME.")]
 ApiKey = Annotated[str | None, typer.Option(help="Its key; default: OPENAI_API_KEY.")]
 Git = Annotated[bool, typer.Option(help="Use git where there is a repository.")]

@@ -122,6 +122,8 @@ class Frame:
     """Whether its agent began."""
     model_error: str | None = None
     """Why the last model call failed; None: it did not."""
+    tokens_per_s: float | None = None
+    """How fast the last answer was written; None: its server does not say, or it comes from the record."""
     made_of: Mapping[str, Any] | None = None
     """What its agent is made of; of the agent that was run."""
     code_as_a_whole: bool = False
@@ -487,6 +489,7 @@ class Frame:
             self.spent.answered(usage, chars=chars, pruned=pruned)
             self.run.spent.answered(usage, chars=chars, pruned=pruned)
         self.sent[self._step].append((usage.input_tokens, chars))
+        self.tokens_per_s = usage.tokens_per_s
 
     def _begin_model_call(self, model: Any, position: str, body: dict[str, Any], digest: str) -> int:
         """Counts and writes the beginning of a call, both or neither; returns the event's number."""
@@ -690,6 +693,8 @@ def _usage(usage: Usage) -> dict[str, Any]:
         "output_tokens": usage.output_tokens,
         "cost_usd": usage.cost_usd,
         "estimated": usage.estimated,
+        **({"mended": usage.mended} if usage.mended else {}),
+        **({"tokens_per_s": usage.tokens_per_s} if usage.tokens_per_s is not None else {}),
     }
 
 

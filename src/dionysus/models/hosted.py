@@ -38,10 +38,12 @@ class CachedUsage(TokenUsage):
 class HostedModel(OpenAIModel):
     """smolagents' OpenAI model, also for servers that report no usage."""
 
-    def __init__(self, model_id: str, *, api_base: str | None, api_key: str, timeout_s: float) -> None:
-        super().__init__(
-            model_id, api_base=api_base, api_key=api_key, client_kwargs={"timeout": timeout_s, "max_retries": 2}
-        )
+    def __init__(
+        self, model_id: str, *, api_base: str | None, api_key: str, timeout_s: float, max_tokens: int | None = None
+    ) -> None:
+        limits = {} if max_tokens is None else {"max_tokens": max_tokens}
+        client = {"timeout": timeout_s, "max_retries": 2}
+        super().__init__(model_id, api_base=api_base, api_key=api_key, client_kwargs=client, **limits)
         self.spec = f"openai:{model_id}"
         self.price_url = api_base or "https://api.openai.com/v1"
         """By which the price table knows the provider."""
@@ -167,7 +169,9 @@ def _first_line(text: str) -> str:
     return (text.strip().splitlines() or ["no reason given"])[0][:300]
 
 
-def open_hosted(name: str, *, api_base: str | None, api_key: str | None, timeout_s: float) -> HostedModel:
+def open_hosted(
+    name: str, *, api_base: str | None, api_key: str | None, timeout_s: float, max_tokens: int | None = None
+) -> HostedModel:
     """See `open_model`; an endpoint of one's own needs no key."""
     if find_spec("openai") is None:
         raise MissingExtra(f"the model openai:{name}", "openai")
@@ -177,4 +181,4 @@ def open_hosted(name: str, *, api_base: str | None, api_key: str | None, timeout
         raise ModelError(
             f"openai:{name} needs a key: set OPENAI_API_KEY, or name an endpoint of your own with --api-base URL"
         )
-    return HostedModel(name, api_base=base, api_key=key, timeout_s=timeout_s)
+    return HostedModel(name, api_base=base, api_key=key, timeout_s=timeout_s, max_tokens=max_tokens)

@@ -27,7 +27,7 @@ def measure(model: Any, message: ChatMessage, prompt_chars: int) -> Usage:
         inputs, outputs = prompt_chars // _CHARS_PER_TOKEN, answer // _CHARS_PER_TOKEN
     else:
         inputs, outputs = reported.input_tokens, reported.output_tokens
-    cached = min(inputs, _cached(message.raw))
+    cached = min(inputs, cached_in(message.raw))
     free = bool(getattr(model, "free", False))
     return Usage(
         input_tokens=inputs,
@@ -35,6 +35,8 @@ def measure(model: Any, message: ChatMessage, prompt_chars: int) -> Usage:
         output_tokens=outputs,
         cost_usd=0.0 if free else _price(model, inputs, cached, outputs),
         estimated=estimated,
+        mended=int(field_of(message.raw, "mended") or 0),
+        tokens_per_s=_speed(message.raw),
     )
 
 
@@ -43,17 +45,25 @@ def is_priced(model: Any) -> bool:
     return bool(getattr(model, "free", False)) or _price(model, 1, 0, 1) is not None
 
 
-def _cached(raw: Any) -> int:
-    usage = _get(raw, "usage")
+def cached_in(raw: Any) -> int:
+    """The cached tokens that a provider's response reports."""
+    usage = field_of(raw, "usage")
     reported = (
-        _get(_get(usage, "prompt_tokens_details"), "cached_tokens"),
-        _get(usage, "prompt_cache_hit_tokens"),
-        _get(usage, "cache_read_input_tokens"),
+        field_of(field_of(usage, "prompt_tokens_details"), "cached_tokens"),
+        field_of(usage, "prompt_cache_hit_tokens"),
+        field_of(usage, "cache_read_input_tokens"),
     )
     return next((int(count) for count in reported if count and isinstance(count, int | float)), 0)
 
 
-def _get(holder: Any, name: str) -> Any:
+def _speed(raw: Any) -> float | None:
+    """Of the answer, where the server says so, as llama.cpp does."""
+    speed = field_of(field_of(raw, "timings"), "predicted_per_second")
+    return float(speed) if isinstance(speed, int | float) else None
+
+
+def field_of(holder: Any, name: str) -> Any:
+    """Of a provider's response, whether it is a dict or an object; None: there is none."""
     return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
 
 

@@ -29,6 +29,10 @@ class Usage:
     """None: the price is not known (never shown as zero)."""
     estimated: bool = False
     """The provider reported nothing: counted by us from characters."""
+    mended: int = 0
+    """Answers that were no valid call as they first came: repaired, or asked for once more."""
+    tokens_per_s: float | None = None
+    """How fast the answer was written, as the server measured it; of one call, not of a sum."""
 
     def __add__(self, other: "Usage") -> "Usage":
         known = self.cost_usd is not None and other.cost_usd is not None
@@ -38,6 +42,7 @@ class Usage:
             output_tokens=self.output_tokens + other.output_tokens,
             cost_usd=(self.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
             estimated=self.estimated or other.estimated,
+            mended=self.mended + other.mended,
         )
 
 
@@ -227,6 +232,8 @@ class AgentExecutionTrace:
     output_tokens: int = 0
     cost_usd: float | None = 0.0
     usage_estimated: bool = False
+    mended_calls: int = 0
+    """Answers that were no valid call as they first came; see `Usage`."""
     tokens_saved: int = 0
     """What pruning saved, estimated per call: reported input tokens × characters left out ÷ characters sent."""
     coherence_min: float | None = None

@@ -112,7 +112,7 @@ class Fold:
         story = self.stories[trace_id]
         if event.kind == "run_forked":  # what is shared was paid for by the run that it comes from
             for shared in self.stories.values():
-                shared.trace.update(dict.fromkeys(_SPENT, 0), usage_estimated=False)
+                shared.trace.update(dict.fromkeys(_SPENT, 0), usage_estimated=False, mended_calls=0)
                 shared.cost = 0.0
         handler = _HANDLERS.get(event.kind)
         if handler is not None:
@@ -148,6 +148,7 @@ def _model_called(story: Story, event: Event) -> None:
         story.trace[name] += getattr(usage, name)
     step["thought"] = step.get("thought") or _content(body.get("answer", {}).get("content"))
     story.trace["usage_estimated"] = story.trace.get("usage_estimated", False) or usage.estimated
+    story.trace["mended_calls"] = story.trace.get("mended_calls", 0) + usage.mended
     story.trace["tokens_saved"] += _saved(call)
     story.cost = None if story.cost is None or usage.cost_usd is None else story.cost + usage.cost_usd
 

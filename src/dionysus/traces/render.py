@@ -75,7 +75,8 @@ def _head_of(trace: AgentExecutionTrace) -> Iterator[str]:
     yield f"trace {trace.id} · {trace.agent_name} · {trace.status} · {local(trace.started_at)}{took}"
     counts = f"{plural(trace.planning_count, 'plan')}, {plural(trace.step_count, 'action')}"
     yield f"model {trace.model or '–'} · {counts}"
-    yield f"{plural(trace.model_calls, 'model call')}, {tokens_of(trace)}"
+    mended = f", {plural(trace.mended_calls, 'answer')} mended" if trace.mended_calls else ""
+    yield f"{plural(trace.model_calls, 'model call')}{mended}, {tokens_of(trace)}"
     if trace.tokens_saved:
         yield f"pruning saved about {trace.tokens_saved:,} input tokens (estimated from characters)"
     if trace.coherence_min is not None:

@@ -12,14 +12,13 @@ from typing import Any
 from smolagents import ChatMessage, Model, Tool
 from smolagents.models import ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole, TokenUsage
 
-from dionysus.models.reflex.coding import closing_tag, code_answer, functions_in, members_in
+from dionysus.models.offered import END_OF_PLAN, Offered, closing_tag, functions_in, text_of, tools_listed_in
+from dionysus.models.reflex.coding import code_answer, members_in_order
 from dionysus.models.reflex.report import report
 from dionysus.models.reflex.rules import Action, decide, plan, thought
-from dionysus.models.reflex.scene import Offered, offered_in, read, text_of
+from dionysus.models.reflex.scene import read
 
 __all__ = ["Reflex"]
-
-_END_OF_PLAN = "<end_plan>"
 
 
 class Reflex(Model):
@@ -55,10 +54,10 @@ class Reflex(Model):
             scene = read(messages, [Offered.of(tool) for tool in tools_to_call_from])
             action = decide(scene)
             return _say(thought(scene, action), action, number=scene.steps + 1)
-        if _END_OF_PLAN in (stop_sequences or ()):
+        if END_OF_PLAN in (stop_sequences or ()):
             text = text_of(messages[-1]) if messages else ""
-            offered = [*offered_in(messages), *functions_in(text)]
-            return _say(plan(read(messages, offered, members=members_in(text))))
+            offered = [*tools_listed_in(messages), *functions_in(text)]
+            return _say(plan(read(messages, offered, members=members_in_order(text))))
         closing = closing_tag(stop_sequences or ())
         if closing is not None:
             return _say(code_answer(messages, closing, as_json=response_format is not None))

@@ -9,13 +9,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from dionysus.models.offered import Offered, functions_in, members_in, tags_of, text_of
 from dionysus.models.reflex.report import report
 from dionysus.models.reflex.rules import decide, repeated
-from dionysus.models.reflex.scene import Offered, Scene, read, text_of
+from dionysus.models.reflex.scene import Scene, read
 
-_USUAL_STOPS = ("Observation:", "Calling tools:", "<end_plan>")
-_MEMBER = re.compile(r'^\s*def (\w+)\(task: str, additional_args[^\n]*\n\s*"""(.*?)(?:"""|\n)', re.M)
-_TOOL = re.compile(r'^\s*def (\w+)\(([^()\n]*)\) -> [^\n]*:\n\s*"""(.*?)(?:"""|\n)', re.M)
 _PHASES = (
     (re.compile(r"observ|perce|sens"), "Observe: say what has changed, what is remembered of it, which rules apply."),
     (re.compile(r"orient|reason|analy|synthes"), "Orient: look back at the places named below; where does it meet?"),
@@ -25,42 +23,9 @@ _PHASES = (
 _ANY = "Say what you can find out about it."
 
 
-def closing_tag(stops: Sequence[str]) -> str | None:
-    """The tag at which a code block ends; None: no code is asked for.
-
-    smolagents leaves the tag out of the stop sequences where the opening one holds it: those are fences.
-    """
-    if not stops or "<end_plan>" in stops:
-        return None
-    return next((stop for stop in stops if stop not in _USUAL_STOPS), "```")
-
-
-def tags_of(closing: str) -> tuple[str, str]:
-    """The opening tag that goes with a closing one, and that."""
-    return ("```python" if closing.startswith("```") else closing.replace("</", "<", 1)), closing
-
-
-def members_in(text: str) -> list[Offered]:
+def members_in_order(text: str) -> list[Offered]:
     """The team members that a prompt lists, in the order of the cycle; those of no phase after them."""
-    found = [Offered(name=name, description=purpose) for name, purpose in _MEMBER.findall(text)]
-    unique = list({member.name: member for member in found}.values())
-    return sorted(unique, key=lambda member: _phase(member))
-
-
-def functions_in(text: str) -> list[Offered]:
-    """The tools that a prompt lists as functions."""
-    found = []
-    for name, arguments, purpose in _TOOL.findall(text):
-        names = [part.partition(":") for part in arguments.split(",") if part.strip()]
-        if any(argument.strip() == "additional_args" for argument, _, _ in names):
-            continue
-        alone = len(names) == 1
-        inputs = {
-            argument.strip(): {"type": "string" if "str" in kind else kind.strip(), "nullable": not alone}
-            for argument, _, kind in names
-        }
-        found.append(Offered(name=name, description=purpose, inputs=inputs))
-    return found
+    return sorted(members_in(text), key=_phase)
 
 
 def code_answer(messages: Sequence[Any], closing: str, *, as_json: bool) -> str:
@@ -72,7 +37,7 @@ def code_answer(messages: Sequence[Any], closing: str, *, as_json: bool) -> str:
     tags = tags_of(closing)
     system = text_of(messages[0]) if messages else ""
     offered = [*functions_in(system), Offered(name="final_answer", inputs={"answer": {"type": "any"}})]
-    scene = read(messages, offered, members=members_in(system), tags=tags)
+    scene = read(messages, offered, members=members_in_order(system), tags=tags)
     thought, code = _step(scene, tags)
     if as_json:
         return json.dumps({"thought": thought, "code": code})

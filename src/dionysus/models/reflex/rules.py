@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dionysus.models.offered import Offered
 from dionysus.models.reflex.focus import recall_query, telling_words, topics, wisdom_topic
 from dionysus.models.reflex.layout import shorten
 from dionysus.models.reflex.report import needed, next_actions, report
-from dionysus.models.reflex.scene import DID_NOT_WORK, Offered, Scene
+from dionysus.models.reflex.scene import DID_NOT_WORK, Scene
 from dionysus.words import stems
 
 Arguments = dict[str, Any]

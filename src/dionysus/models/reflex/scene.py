@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from smolagents import Tool
 from smolagents.models import MessageRole
 
 from dionysus.findings import Finding, parse, quoted
+from dionysus.models.offered import FENCED_TASK, NEW_TASK, Offered, called_in, role_of, text_of
 from dionysus.models.reflex.kinds import RESULT
 
 _UNSAID_ACTIONS = 10
@@ -25,7 +25,6 @@ _RESULT_CHARS = 300
 _WITHIN = re.compile(r"\bwithin (\d+) actions\b")
 _MARK = re.compile(r"^(.*) ⟨(\d+)⟩$", re.S)
 _STUB = re.compile(r"\[cut \d+ chars; recall_observation\(\d+\)\]")
-_NEW_TASK = "New task:\n"
 _OBSERVATION = "Observation:\n"
 _ERROR = re.compile(r"(Call id: [^\n]*\n)?Error:\n(.*)", re.S)
 _FAILED_TOOL = re.compile(
@@ -39,31 +38,6 @@ DID_NOT_WORK = "Did not work: "
 """How reports and thoughts begin the line of what failed."""
 _LOST = re.compile(rf"^{DID_NOT_WORK}(.+)$", re.M)
 _MEMBER_FAILED = re.compile(r"^(\w+) failed: ", re.M)
-_FENCED_TASK = re.compile(r"task:\s*```\n(.*?)\n\s*```", re.S | re.I)
-_LISTED_TOOL = re.compile(r"^- (\w+): ((?:(?!^- \w+: ).*\n)*?)\s+Takes inputs: (\{.*\})$", re.M)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Offered:
-    """A tool that may be called."""
-
-    name: str
-    description: str = ""
-    inputs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, tool: Tool) -> "Offered":
-        """What a smolagents tool – or a team member, which is called like one – says of itself."""
-        return cls(name=tool.name, description=tool.description or "", inputs=dict(tool.inputs or {}))
-
-    @property
-    def required(self) -> list[str]:
-        """The arguments that cannot be left out."""
-        return [name for name, spec in self.inputs.items() if not spec.get("nullable")]
-
-    def takes(self, arguments: Mapping[str, Any]) -> bool:
-        """Whether a call with these arguments would be accepted, as far as names go."""
-        return set(self.required) <= set(arguments) <= set(self.inputs)
 
 
 @dataclass(frozen=True)
@@ -215,9 +189,9 @@ def read(
     neutral = _neutralising(tags)
     meant = ""
     for message in messages:
-        role, text = _role(message), text_of(message)
-        if role == MessageRole.USER and text.startswith(_NEW_TASK):
-            scene = Scene(task=text.removeprefix(_NEW_TASK).strip(), offered=tools, members=members, limit=scene.limit)
+        role, text = role_of(message), text_of(message)
+        if role == MessageRole.USER and text.startswith(NEW_TASK):
+            scene = Scene(task=text.removeprefix(NEW_TASK).strip(), offered=tools, members=members, limit=scene.limit)
             _read_given(scene)
         elif role == MessageRole.ASSISTANT:
             meant = _read_thought(scene, neutral(text)) or meant
@@ -231,7 +205,7 @@ def read(
             else:
                 _read_observation(scene, neutral(text.removeprefix(_OBSERVATION)))
     if not scene.task and messages:
-        fenced = _FENCED_TASK.search(text_of(messages[-1]))
+        fenced = FENCED_TASK.search(text_of(messages[-1]))
         scene.task = fenced[1].strip() if fenced else ""
         _read_given(scene)
     return scene
@@ -240,7 +214,7 @@ def read(
 def _limit_in(messages: Sequence[Any]) -> int:
     """What the system prompt says."""
     said = next(
-        (found for m in messages if _role(m) == MessageRole.SYSTEM and (found := _WITHIN.search(text_of(m)))), None
+        (found for m in messages if role_of(m) == MessageRole.SYSTEM and (found := _WITHIN.search(text_of(m)))), None
     )
     return int(said[1]) if said else _UNSAID_ACTIONS
 
@@ -261,49 +235,12 @@ def _read_given(scene: Scene) -> None:
             scene.note(finding, 0, kept=True)
 
 
-def offered_in(messages: Sequence[Any]) -> list[Offered]:
-    """The tools that a plan prompt lists, in smolagents' form; other lines with a dash are none."""
-    if not messages:
-        return []
-    text = _FENCED_TASK.sub("", text_of(messages[-1]))
-    found = []
-    for name, description, inputs in _LISTED_TOOL.findall(text):
-        try:
-            read_inputs = ast.literal_eval(inputs)
-        except (ValueError, SyntaxError):
-            continue
-        found.append(Offered(name=name, description=description.strip(), inputs=read_inputs))
-    return found
-
-
-def text_of(message: Any) -> str:
-    """The text of a message, whichever of smolagents' forms it has."""
-    content = message.get("content") if isinstance(message, dict) else message.content
-    if isinstance(content, str):
-        return content
-    return "\n".join(str(part.get("text", "")) for part in content or () if isinstance(part, dict))
-
-
-def _role(message: Any) -> Any:
-    return message.get("role") if isinstance(message, dict) else message.role
-
-
 def _calls_in(text: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """The calls of a `Calling tools:` message, which holds them as Python literals."""
-    _, _, literal = text.partition("\n")
-    try:
-        called = [call["function"] for call in ast.literal_eval(literal)]
-        if len(called) == 1 and isinstance(called[0]["arguments"], str):
-            return _calls_in_code(called[0]["arguments"])
-        return [(str(c["name"]), c["arguments"] if isinstance(c["arguments"], dict) else {}) for c in called]
-    except (
-        ValueError,
-        SyntaxError,
-        TypeError,
-        KeyError,
-    ):  # an argument that is no literal: the name is enough
-        name = re.search(r"'name': '(\w+)'", literal)
-        return [(name[1], {})] if name else []
+    """The calls of a `Calling tools:` message."""
+    called = called_in(text)
+    if len(called) == 1 and isinstance(called[0][1], str):
+        return _calls_in_code(called[0][1])
+    return [(name, arguments if isinstance(arguments, dict) else {}) for name, arguments in called]
 
 
 def _calls_in_code(code: str) -> list[tuple[str, Mapping[str, Any]]]:
