@@ -7,12 +7,14 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks import api, beat, kill, long, managed, outage, overhead, store
+from benchmarks import api, beat, cache, kill, local, long, managed, outage, overhead, store
 
 BENCHMARKS = {
     "api": api,
     "beat": beat,
+    "cache": cache,
     "kill": kill,
+    "local": local,
     "long": long,
     "managed": managed,
     "outage": outage,
@@ -31,15 +33,16 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="beat, managed: a folder to look at; all others: a text of observations",
+        help="beat, managed: a folder to look at; local: tasks; cache: recorded runs; others: a text of observations",
     )
     parser.add_argument("--kills", type=int, help="kill: at random instants; default: 1000")
     parser.add_argument("--beats", type=int, help="outage: while the server is disturbed; default: 1000")
+    parser.add_argument("--model", help="local, cache: such a model; default: local:smollm2")
     chosen = parser.parse_args()
-    given = {"kills": chosen.kills, "beats": chosen.beats}
+    given = {"kills": chosen.kills, "beats": chosen.beats, "model": chosen.model}
     more = {name: value for name, value in given.items() if value is not None}
     for name in more:
-        if chosen.name != {"kills": "kill", "beats": "outage"}[name]:
+        if chosen.name not in {"kills": ["kill"], "beats": ["outage"], "model": ["local", "cache"]}[name]:
             parser.error(f"--{name} is not for the benchmark {chosen.name}")
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     figures = {

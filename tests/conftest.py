@@ -13,10 +13,12 @@ from smolagents import MultiStepAgent
 
 from ci.bolt import BoltServer, OneOfYourOwn, server_for
 from dionysus.callbacks.registry import CallbackRegistry
+from dionysus.errors import ModelError
 from dionysus.journal import Frame, Journal, Run
 from dionysus.journal.secrets import Secrets
 from dionysus.journal.values import digest_of, plain
 from dionysus.models.metering import measure
+from dionysus.models.weights import get_weights, weights_folder
 from dionysus.recorder import Ending, Recorder
 from dionysus.stores import Store, open_store
 from dionysus.stores.neo4j import Graph
@@ -44,6 +46,29 @@ def isolate(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     for name in list(os.environ):
         if name.startswith(_LEFT_OUT) and name not in _STAYS:
             monkeypatch.delenv(name)
+
+
+_WEIGHTS = weights_folder()
+"""Where the weights of local models are kept from one test run to the next: outside of the homes of tests."""
+
+
+@pytest.fixture(scope="session")
+def _smollm2() -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DIONYSUS_MODELS", str(_WEIGHTS))
+        try:
+            return get_weights("smollm2")
+        except ModelError as error:
+            if "CI" in os.environ:
+                raise
+            pytest.skip(f"no weights: {error}")
+
+
+@pytest.fixture
+def smollm2(_smollm2: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The weights of a real language model; `local:smollm2` finds them."""
+    monkeypatch.setenv("DIONYSUS_MODELS", str(_WEIGHTS))
+    return _smollm2
 
 
 class Clock:

@@ -15,7 +15,8 @@ class Played:
 
     url: str
     actions: Sequence[dict[str, Any]]
-    """Tool calls in turn: {"name": …, "arguments": {…}}; {"text": …} where code is asked for; or {"status": 500}; or
+    """Tool calls in turn: {"name": …, "arguments": {…}}; {"text": …} where code is asked for, or for a text as
+    it is, with a "reason" why it ended; or {"status": 500}; or
     {"raw": …} for a body as it is."""
     report_usage: bool = True
     breaks_off: bool = False
@@ -86,15 +87,22 @@ def openai_server(actions: Sequence[dict[str, Any]], *, report_usage: bool = Tru
 
 def _answer(played: Played, body: dict[str, Any]) -> tuple[int, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": "1. observe_environment\n2. final_answer"}
-    if body.get("tools") or "</code>" in (body.get("stop") or ()):
+    form = body.get("response_format", {}).get("json_schema", {}).get("name")
+    reason = "stop"
+    if form == "plan":
+        message["content"] = '{"steps": [{"name": "final_answer", "why": "enough"}]}'
+    if body.get("tools") or "</code>" in (body.get("stop") or ()) or form == "tool_call":
         action = played.actions[min(played.acted, len(played.actions) - 1)]
         played.acted += 1
         if "status" in action:
             return action["status"], {"error": {"message": "the server is tired", "type": "server_error"}}
         if "raw" in action:
             return 200, action["raw"]
+        reason = action.get("reason", reason)
         if "text" in action:
             message["content"] = action["text"]
+        elif form == "tool_call":
+            message["content"] = json.dumps({"thought": "as told", "action": action})
         else:
             call = {"name": action["name"], "arguments": json.dumps(action["arguments"])}
             made = {"id": f"call_{len(played.requests)}", "type": "function", "function": call}
@@ -111,7 +119,7 @@ def _answer(played: Played, body: dict[str, Any]) -> tuple[int, Any]:
         "object": "chat.completion",
         "created": 0,
         "model": body["model"],
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": message, "finish_reason": reason}],
     }
     if played.report_usage:
         answer["usage"] = usage

@@ -296,6 +296,7 @@ class UpdateGoal(_BeatTool):
         "progress": {"type": "string", "description": "What happened, in one line."},
         "status": {
             "type": "string",
+            "enum": ["open", "done", "dropped"],
             "description": "open, done or dropped; leave out to keep it.",
             "nullable": True,
         },

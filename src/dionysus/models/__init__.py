@@ -41,7 +41,7 @@ def open_model(
         threads: For `local:`; default: the cores that this process may use.
 
     Raises:
-        BadInput: No such model, or a script that cannot be read.
+        BadInput: No such model, a script that cannot be read, or a limit that is none.
         MissingExtra: The model needs an optional dependency.
         ModelError: No key, no such file, or none that can be used.
     """

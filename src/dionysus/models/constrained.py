@@ -11,16 +11,21 @@ import ast
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from keyword import iskeyword
 from typing import Any
 
-import json_repair
 from smolagents import ChatMessage, Model
 from smolagents.models import ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole, TokenUsage
 
+from dionysus.models.call_schemas import arguments_of, cleaned, is_strict, object_of, string_of, understood
 from dionysus.models.metering import cached_in, field_of
 from dionysus.models.offered import (
     END_OF_PLAN,
+    FAILED,
+    FENCED_TASK,
     NEW_TASK,
+    RECALL,
+    STUB,
     Offered,
     called_in,
     closing_tag,
@@ -36,7 +41,10 @@ _FINAL = "final_answer"
 _THOUGHT, _WHY, _KNOWN = 200, 120, 300
 """Characters of a thought, of a plan's reason, of what a plan says is known – where the answer has room for them."""
 _PLAN_LINES = 4
-_LIST_ITEMS = 16
+_FAILURES = 2
+"""Steps that failed before an agent may give up without having used a tool."""
+_TOKENS_A_LINE = 40
+"""Of a plan: so many lines as the answer has room for."""
 _CHARS_PER_TOKEN = 2
 """What the strings of a call may have together for each token of the answer: most texts have twice as many."""
 _TIGHT = 8
@@ -46,8 +54,6 @@ _ACTION = "\nAction:\n"
 _MOST_ASKED = 3
 _USUAL_TOKENS = 1024
 """Of one answer, where nothing is said."""
-_EXACT = 2**53 - 1
-"""Integers beyond this are not exact in JSON; a bound keeps a small model from writing digits without end."""
 
 _NOTE_CALL = (
     'Answer with one JSON object: {"thought": "why, in a few words", "action": {"name": "a tool", "arguments": {…}}}.'
@@ -78,8 +84,14 @@ class _Done:
     """What was called since the task was set."""
 
     calls: set[tuple[str, str]] = field(default_factory=set)
+    """That need not be made again: a call that failed may be, once."""
     steps: int = 0
-    """Calls and failures, of whatever tool."""
+    """Of the transcript, whatever came of them."""
+    used: bool = False
+    """Whether a call came back with something else than an error."""
+    _used_before: bool = False
+    _failed: set[tuple[str, str]] = field(default_factory=set)
+    _last: set[tuple[str, str]] = field(default_factory=set)
 
     @classmethod
     def of(cls, messages: Sequence[Any]) -> "_Done":
@@ -88,13 +100,22 @@ class _Done:
             role, text = role_of(message), text_of(message)
             if role == MessageRole.USER and text.startswith(NEW_TASK):
                 done = cls()
-            elif role == MessageRole.ASSISTANT and (action := _action_in(text)):
-                done.calls.add(_key(action[1]["name"], action[1]["arguments"]))
+            elif role == MessageRole.ASSISTANT:
+                done._used_before = done.used
+                action = _action_in(text)
+                done._last = {_key(action[1]["name"], action[1]["arguments"])} if action else set()
+                done.calls |= done._last
             elif role == MessageRole.TOOL_CALL:
-                done.steps += 1
-                done.calls.update(key for call in called_in(text) for key in _keys_of(*call))
+                done._last |= {key for call in called_in(text) for key in _keys_of(*call)}
+                done.calls |= done._last
             elif role == MessageRole.TOOL_RESPONSE:
                 done.steps += 1
+                done.used = done._used_before or not FAILED.match(
+                    text
+                )  # what a step printed before it failed is no use
+                if FAILED.match(text):
+                    done.calls -= done._last - done._failed
+                    done._failed |= done._last
         return done
 
     @property
@@ -119,28 +140,36 @@ class _Ask:
 
     @property
     def choices(self) -> list[Offered]:
-        """What may be called: a tool without arguments once, `final_answer` after a step; if nothing is left, that."""
+        """What may be called: a tool without arguments once, `final_answer` after a tool was used or nothing works; if
+        nothing is left, that."""
         left = [
             tool
             for tool in self.offered
             if tool.name not in self.without
             and (tool.inputs or _key(tool.name, {}) not in self.done.calls)
-            and (tool.name != _FINAL or self.done.steps)
+            and (tool.name != _FINAL or self.done.used or self.done.steps >= _FAILURES)
         ]
         return left or [tool for tool in self.offered if tool.name == _FINAL] or list(self.offered)
 
     def schema(self) -> dict[str, Any]:
         actions = [
-            _object({"name": {"type": "string", "enum": [tool.name]}, "arguments": _arguments(tool.inputs, self.room)})
+            object_of(
+                {"name": {"type": "string", "enum": [tool.name]}, "arguments": arguments_of(tool.inputs, self.room)}
+            )
             for tool in self.choices
         ]
-        return _object({"thought": _string(min(_THOUGHT, self.room // 2)), "action": {"anyOf": actions}})
+        return object_of({"thought": string_of(min(_THOUGHT, self.room // 2)), "action": {"anyOf": actions}})
 
     def read(self, said: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-        """Name and arguments; what may be left out and is null is left out."""
+        """Name and arguments, as the tool takes them."""
         name = said["action"]["name"]
         tool = next(tool for tool in self.offered if tool.name == name)
-        return name, _without_nulls(said["action"]["arguments"], tool.inputs)
+        return name, cleaned(said["action"]["arguments"], tool.inputs)
+
+    def repeats(self, said: dict[str, Any]) -> bool:
+        """Whether the same call was made before; an answer that was refused may be given again."""
+        name, arguments = self.read(said)
+        return name != _FINAL and _key(name, arguments) in self.done.calls
 
     def message(self, said: dict[str, Any]) -> ChatMessage:
         """The answer in the form that the agent expects."""
@@ -162,7 +191,9 @@ class _Ask:
 
     def _as_code(self, thought: str, name: str, arguments: dict[str, Any]) -> str:
         given = [
-            f"{key}={value!r}" if key.isidentifier() else f"**{{{key!r}: {value!r}}}"
+            f"{key}={_literal(value)}"
+            if key.isidentifier() and not iskeyword(key)
+            else f"**{{{_literal(key)}: {_literal(value)}}}"
             for key, value in arguments.items()
         ]
         call = f"{name}({', '.join(given)})"
@@ -170,10 +201,7 @@ class _Ask:
         if self.as_json:
             return json.dumps({"thought": thought, "code": code}, ensure_ascii=False)
         opening, closing = self.tags or ("", "")
-        for tag in {opening, closing}:
-            thought = thought.replace(tag, tag[1:])
-            code = code.replace(tag, f"\\x{ord(tag[0]):02x}{tag[1:]}")  # it stands in a literal: the same text
-        return f"{thought}\n{opening}\n{code}\n{closing}"
+        return f"{_without(thought, (opening, closing))}\n{opening}\n{code}\n{closing}"
 
 
 @dataclass
@@ -243,13 +271,13 @@ class ConstrainedModel(Model):
         stops = stop_sequences or ()
         if tools_to_call_from:
             offered = [Offered.of(tool) for tool in tools_to_call_from]
-            ask = _Ask(_usable(offered), _Done.of(messages), self._room)
+            ask = _Ask(_usable(offered, messages), _Done.of(messages), self._room)
             return self._call(ask, _as_answered(messages), _NOTE_CALL, kwargs)
-        if END_OF_PLAN in stops and (offered := _in_plan(messages)):
+        if END_OF_PLAN in stops and (offered := _usable(_in_plan(messages), messages)):
             return self._plan(offered, messages, kwargs)
         if messages and (closing := closing_tag(stops)) is not None:
             ask = _Ask(
-                _usable(_in_code(text_of(messages[0]))),
+                _usable(_in_code(text_of(messages[0])), messages),
                 _Done.of(messages),
                 self._room,
                 tags=tags_of(closing),
@@ -269,23 +297,20 @@ class ConstrainedModel(Model):
         while True:
             text, said, repaired = self._ask(ask.schema(), "tool_call", told, options, answers)
             mended |= repaired
-            if said is not None and _key(*ask.read(said)) not in ask.done.calls:
+            if said is not None and not ask.repeats(said):
                 return answers.finish(ask.message(said), mended=mended)
             invalid += said is None
             if invalid > 1 or len(answers.raws) > _MOST_ASKED:
                 self.counts.given_up += 1
-                return answers.finish(_message(text), mended=True)
+                return answers.finish(_message(_no_call(text, ask.tags)), mended=True)
             self.counts.retried += len(answers.raws) == 1
             mended, ask = True, ask.again(said)
 
     def _plan(self, offered: Sequence[Offered], messages: Sequence[Any], options: dict[str, Any]) -> ChatMessage:
         """Lines that begin with the name of a tool; of a later plan, what is known before them."""
         later = any(role_of(message) == MessageRole.TOOL_CALL for message in messages)
-        names = [tool.name for tool in offered]
-        why, known = min(_WHY, self._room // (2 * _PLAN_LINES)), min(_KNOWN, self._room // 4)
-        line = _object({"name": {"type": "string", "enum": names}, "why": _string(why)})
-        steps = {"type": "array", "items": line, "minItems": 1, "maxItems": _PLAN_LINES}
-        schema = _object({"known": _string(known), "steps": steps} if later else {"steps": steps})
+        most = max(1, min(_PLAN_LINES, self._room // (_CHARS_PER_TOKEN * _TOKENS_A_LINE)))
+        schema = _plan_of([tool.name for tool in offered], most, self._room, later=later)
         told = _with_note(messages, _NOTE_KNOWN if later else _NOTE_PLAN, at=None)
         self.counts.calls += 1
         answers = _Answers()
@@ -296,6 +321,7 @@ class ConstrainedModel(Model):
                 lines += [f"{i}. {step['name']} – {step['why'].strip()}" for i, step in enumerate(said["steps"], 1)]
                 return answers.finish(_message("\n".join(lines)), mended=repaired or len(answers.raws) > 1)
             self.counts.retried += len(answers.raws) == 1
+            schema = _plan_of([tool.name for tool in offered], 1, self._room // _TIGHT, later=later)
         self.counts.given_up += 1
         return answers.finish(_message(text), mended=True)
 
@@ -303,13 +329,12 @@ class ConstrainedModel(Model):
         self, schema: dict[str, Any], name: str, messages: Sequence[Any], options: dict[str, Any], answers: _Answers
     ) -> tuple[str, dict[str, Any] | None, bool]:
         """What was said; as it is meant, if it can be read; and whether it had to be repaired for that."""
-        strict = not any("additionalProperties" in part and part["additionalProperties"] for part in _parts_of(schema))
-        form = {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": strict}}
+        form = {"type": "json_schema", "json_schema": {"name": name, "schema": schema, "strict": is_strict(schema)}}
         answer = self.inner.generate(list(messages), response_format=form, **options)
         answers.raws.append(answer.raw)
         answers.used.append(answer.token_usage)
         text = text_of(answer)
-        said, repaired = _understood(text, schema, cut_off=_is_cut_off(answer.raw))
+        said, repaired = understood(text, schema, cut_off=_is_cut_off(answer.raw))
         self.counts.repaired += repaired
         return text, said, repaired
 
@@ -317,11 +342,23 @@ class ConstrainedModel(Model):
 # -- what is offered ----------------------------------------------------------------------------------
 
 
-def _usable(offered: Sequence[Offered]) -> list[Offered]:
-    """Without the arguments for variables, which nothing but code can give."""
+def _usable(offered: Sequence[Offered], messages: Sequence[Any]) -> list[Offered]:
+    """Without the members' optional argument for variables, which nothing but code can give, and without recall where
+    nothing was cut."""
+    is_cut = any(
+        role_of(message) == MessageRole.TOOL_RESPONSE and STUB.search(text_of(message)) for message in messages
+    )
     return [
-        replace(tool, inputs={name: spec for name, spec in tool.inputs.items() if name != "additional_args"})
+        replace(
+            tool,
+            inputs={
+                name: spec
+                for name, spec in tool.inputs.items()
+                if name != "additional_args" or not spec.get("nullable")
+            },
+        )
         for tool in offered
+        if is_cut or tool.name != RECALL
     ]
 
 
@@ -333,107 +370,47 @@ def _in_code(system: str) -> list[Offered]:
 
 
 def _in_plan(messages: Sequence[Any]) -> list[Offered]:
-    text = text_of(messages[-1]) if messages else ""
+    text = FENCED_TASK.sub("", text_of(messages[-1])) if messages else ""
     return [*tools_listed_in(messages), *members_in(text), *functions_in(text)]
-
-
-# -- schemas ------------------------------------------------------------------------------------------
-
-
-def _object(properties: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _string(most: int) -> dict[str, Any]:
-    return {"type": "string", "maxLength": most}
-
-
-def _arguments(inputs: Mapping[str, Mapping[str, Any]], room: int) -> dict[str, Any]:
-    """Of all arguments; what may be left out may be null, since OpenAI's strict mode knows no optional ones."""
-    properties = {}
-    room //= max(1, len(inputs))
-    for name, spec in inputs.items():
-        bounded = _bounded(spec, room)
-        properties[name] = {"anyOf": [bounded, {"type": "null"}]} if spec.get("nullable") else bounded
-    return _object(properties)
-
-
-def _bounded(spec: Mapping[str, Any], room: int) -> dict[str, Any]:
-    """A schema of finite values within that of an argument."""
-    if "enum" in spec or "const" in spec:
-        return {"enum": list(spec.get("enum", [spec.get("const")]))}
-    union = spec.get("anyOf") or spec.get("oneOf")
-    kind = spec.get("type", "any")
-    if union or isinstance(kind, list):
-        return {"anyOf": [_bounded(part, room) for part in union or [{**spec, "type": one} for one in kind]]}
-    if kind == "string":
-        return _string(min(room, spec.get("maxLength", room)))
-    if kind == "integer":
-        return {"type": "integer", "minimum": spec.get("minimum", -_EXACT), "maximum": spec.get("maximum", _EXACT)}
-    if kind in ("number", "boolean", "null"):
-        return {"type": kind}
-    if kind == "array":
-        items = _bounded(spec.get("items") or {}, room)
-        return {"type": "array", "items": items, "maxItems": min(_LIST_ITEMS, spec.get("maxItems", _LIST_ITEMS))}
-    if kind == "object" and spec.get("properties"):
-        return _arguments(_nested(spec), room)
-    scalars = {"anyOf": [_string(room), {"type": "number"}, {"type": "boolean"}]}
-    return {"type": "object", "additionalProperties": scalars} if kind == "object" else scalars
-
-
-def _nested(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The properties of an object, in smolagents' form: those that are not required as nullable ones."""
-    required = spec.get("required", ())
-    return {
-        name: {**part, "nullable": part.get("nullable", False) or name not in required}
-        for name, part in spec["properties"].items()
-    }
-
-
-def _without_nulls(given: dict[str, Any], inputs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    kept = {name: value for name, value in given.items() if value is not None or not inputs[name].get("nullable")}
-    for name, value in kept.items():
-        if isinstance(value, dict) and inputs[name].get("properties"):
-            kept[name] = _without_nulls(value, _nested(inputs[name]))
-    return kept
-
-
-def _parts_of(schema: Any) -> Iterator[dict[str, Any]]:
-    """A schema and all schemas within."""
-    if isinstance(schema, dict):
-        yield schema
-        schema = list(schema.values())
-    if isinstance(schema, list):
-        for part in schema:
-            yield from _parts_of(part)
 
 
 # -- answers ------------------------------------------------------------------------------------------
 
 
-def _understood(text: str, schema: dict[str, Any], *, cut_off: bool) -> tuple[dict[str, Any] | None, bool]:
-    """What is meant, and whether it was repaired. What was cut off is not: nobody knows how it would have ended."""
-    from jsonschema import Draft202012Validator
-
-    valid = Draft202012Validator(schema).is_valid
-    try:
-        said = json.loads(text)
-    except ValueError:
-        if cut_off:
-            return None, False
-        mended: Any = json_repair.loads(text)
-        return (mended, True) if valid(mended) else (None, False)
-    return (said, False) if valid(said) else (None, False)
+def _plan_of(names: list[str], most: int, room: int, *, later: bool) -> dict[str, Any]:
+    """The schema of a plan: so many lines, and what is known before them."""
+    why, known = min(_WHY, room // (2 * most)), min(_KNOWN, room // 4)
+    line = object_of({"name": {"type": "string", "enum": names}, "why": string_of(why)})
+    steps = {"type": "array", "items": line, "minItems": 1, "maxItems": most}
+    return object_of({"known": string_of(known), "steps": steps} if later else {"steps": steps})
 
 
 def _is_cut_off(raw: Any) -> bool:
     choices = field_of(raw, "choices")
     return bool(choices) and field_of(choices[0], "finish_reason") == "length"
+
+
+def _literal(value: Any) -> str:
+    """A Python literal in which nothing looks like the tag of a code block, nor like an assignment to `final_answer`,
+    which smolagents would rename."""
+    literal = repr(value)
+    for character in "<`":
+        literal = literal.replace(character, f"\\x{ord(character):02x}")
+    return literal.replace(_FINAL, f"\\x{ord(_FINAL[0]):02x}{_FINAL[1:]}")
+
+
+def _without(text: str, tags: Sequence[str]) -> str:
+    """A text without tags, also those that taking one out would leave."""
+    while any(tag in text for tag in tags):
+        for tag in tags:
+            text = text.replace(tag, "")
+    return text
+
+
+def _no_call(text: str, tags: tuple[str, str] | None) -> str:
+    """An answer that was no call, so that smolagents does not take it for one but tells the agent."""
+    shown = _without(text, ["```", *(tags or ())]).replace("{", "(").replace("}", ")")
+    return f"The answer was no valid call: {shown}"
 
 
 def _message(text: str, calls: list[ChatMessageToolCall] | None = None) -> ChatMessage:
@@ -468,10 +445,12 @@ def _action_in(text: str) -> tuple[str, dict[str, Any]] | None:
         return None
     try:
         said = json.loads(action)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    is_call = isinstance(said, dict) and said.keys() == {"name", "arguments"} and isinstance(said["arguments"], dict)
-    return (thought, said) if is_call else None
+    is_call = isinstance(said, dict) and said.keys() == {"name", "arguments"}
+    return (
+        (thought, said) if is_call and isinstance(said["name"], str) and isinstance(said["arguments"], dict) else None
+    )
 
 
 def _with_note(messages: Sequence[Any], note: str, *, at: MessageRole | None) -> list[Any]:
@@ -488,7 +467,10 @@ def _with_note(messages: Sequence[Any], note: str, *, at: MessageRole | None) ->
 
 
 def _key(name: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
-    return name, json.dumps(arguments, sort_keys=True, default=repr)
+    try:
+        return name, json.dumps(arguments, sort_keys=True, default=repr)
+    except (TypeError, ValueError, RecursionError):  # keys that JSON has not, from code of the model's own
+        return name, repr(arguments)
 
 
 def _keys_of(name: str, arguments: Any) -> Iterator[tuple[str, str]]:
@@ -497,13 +479,20 @@ def _keys_of(name: str, arguments: Any) -> Iterator[tuple[str, str]]:
         yield _key(name, arguments)
         return
     try:
-        tree = ast.parse(arguments)
-    except (SyntaxError, ValueError):
+        calls = [node for node in ast.walk(ast.parse(arguments)) if isinstance(node, ast.Call) and not node.args]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-            try:
-                given = {word.arg: ast.literal_eval(word.value) for word in node.keywords if word.arg}
-            except ValueError:
-                continue
-            yield _key(node.func.id, given)
+    for call in calls:
+        if isinstance(call.func, ast.Name) and (given := _given_in(call)) is not None:
+            yield _key(call.func.id, given)
+
+
+def _given_in(call: ast.Call) -> dict[str, Any] | None:
+    given: dict[str, Any] = {}
+    try:
+        for word in call.keywords:
+            value = ast.literal_eval(word.value)
+            given |= value if word.arg is None else {word.arg: value}
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # no literal
+        return None
+    return given

@@ -22,6 +22,10 @@ _BYTES_OF_CACHE = 2
 """Of a number in the KV cache: half precision."""
 _BATCH = 512
 """Tokens that llama.cpp computes at once."""
+_MOST_PAIRS, _MOST_TENSORS, _MOST_TEXT = 100_000, 1_000_000, 2**20
+"""More than any model has: a damaged head is not read for minutes."""
+_MOST_READ = 65_536
+"""Numbers of an array; of a longer one only its length is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +76,8 @@ class _Reader:
         version, tensors, pairs = self._number("I"), self._number("Q"), self._number("Q")
         if not 2 <= version <= 3:
             raise ModelError(f"{str(self._path)!r} is GGUF of version {version}; versions 2 and 3 can be read")
+        if pairs > _MOST_PAIRS or tensors > _MOST_TENSORS:
+            raise self._damaged(f"its head speaks of {pairs:,} values and {tensors:,} tensors")
         known = {self._text(): self._value(self._number("I")) for _ in range(pairs)}
         last = 0
         for _ in range(tensors):
@@ -93,7 +99,9 @@ class _Reader:
                 self._skip(self._number("Q"))
             return range(count)
         form = self._plain(of)
-        self._need(count * struct.calcsize(form))
+        if count > _MOST_READ:
+            self._skip(count * struct.calcsize(form))
+            return range(count)
         return struct.unpack(f"<{count}{form}", self._take(count * struct.calcsize(form)))
 
     def _plain(self, kind: int) -> str:
@@ -102,7 +110,10 @@ class _Reader:
         return _PLAIN[kind]
 
     def _text(self) -> str:
-        return self._take(self._number("Q")).decode("utf-8", errors="replace")
+        size = self._number("Q")
+        if size > _MOST_TEXT:
+            raise self._damaged(f"a text of {size:,} bytes in its head")
+        return self._take(size).decode("utf-8", errors="replace")
 
     def _number(self, form: str) -> Any:
         return struct.unpack(f"<{form}", self._take(struct.calcsize(form)))[0]
@@ -132,11 +143,15 @@ def _head(known: Mapping[str, Any], size: int, path: Path) -> Head:
     def said(name: str) -> int:
         """A number; where it differs from layer to layer, the largest."""
         value = known.get(f"{family}.{name}", 0)
-        return int(max(value, default=0)) if isinstance(value, tuple) else int(value)
+        number = max(value, default=0) if isinstance(value, tuple) else value
+        if not isinstance(number, int) or number < 0:
+            raise ModelError(f"the model file {str(path)!r} is damaged: {family}.{name} is {number!r}; fetch it again")
+        return number
 
     context, layers, heads = said("context_length"), said("block_count"), said("attention.head_count")
     if not context or not layers:
         raise ModelError(f"{str(path)!r} holds no language model: its head says neither layers nor context")
+    tokens = known.get("tokenizer.ggml.tokens")
     each = said("embedding_length") // heads if heads else 0
     widths = sum(said(f"attention.{part}_length") or each for part in ("key", "value"))
     return Head(
@@ -145,5 +160,5 @@ def _head(known: Mapping[str, Any], size: int, path: Path) -> Head:
         context=context,
         bytes=size,
         bytes_per_token=_BYTES_OF_CACHE * layers * widths * (said("attention.head_count_kv") or heads),
-        vocabulary=len(known.get("tokenizer.ggml.tokens", ())),
+        vocabulary=len(tokens) if isinstance(tokens, range) else 0,
     )

@@ -3,6 +3,8 @@
 llama.cpp's server also listens on a free port of the loopback; it is given a key that nobody is told.
 """
 
+import atexit
+import ctypes
 import os
 import platform
 import re
@@ -10,7 +12,6 @@ import secrets
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,13 +21,14 @@ from weakref import WeakValueDictionary
 from smolagents import ChatMessage, Model
 from smolagents.models import MessageRole, TokenUsage
 
-from dionysus.errors import MissingExtra, ModelError
+from dionysus.errors import BadInput, MissingExtra, ModelError
 from dionysus.models.gguf import Head, read_head
+from dionysus.models.offered import role_of, text_of
 from dionysus.models.weights import find_weights
 
 MAX_TOKENS = 1024
 """Of one answer, where nothing else is said."""
-_MOST_CONTEXT = 16384
+_LEAST_CONTEXT, _MOST_CONTEXT = 256, 16384
 """Tokens of context, where nothing else is said and the model takes as many: more costs memory."""
 _CACHE_SHARE = 4
 """What part of the free memory may hold prompts that agents come back to; llama.cpp's own bound is 8 GiB."""
@@ -38,6 +40,8 @@ _COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator
 """JSON as Python writes it: no tokens for white space, and what was answered is found in the prefix cache as it was."""
 _MIB = 2**20
 _PROBE_S = 120
+_LEAVE_S = 20.0
+"""How long a process that ends waits for a call to notice: at most a batch of prompt tokens."""
 
 
 class LocalModel(Model):
@@ -67,6 +71,7 @@ class LocalModel(Model):
             timeout_s: How long one call may take.
 
         Raises:
+            BadInput: No prompt fits into such a context.
             MissingExtra: llama.cpp is not installed.
             ModelError: No such file, none that can be read, or a processor or memory that is not up to it.
         """
@@ -76,6 +81,8 @@ class LocalModel(Model):
         self.spec = f"local:{name}"
         self.weights = find_weights(name).resolve()
         self.head = read_head(self.weights)
+        if context is not None and context < _LEAST_CONTEXT:
+            raise BadInput(f"a context of {context} tokens holds no prompt; it is at least {_LEAST_CONTEXT}")
         self.context = min(context or usual_context(self.head), self.head.context)
         self.threads = threads or usable_cores()
         self.max_tokens = max_tokens
@@ -107,23 +114,31 @@ class LocalModel(Model):
         """
         if any(part.get("type") == "image" for message in messages for part in _parts(message)):
             raise ModelError(f"{self.spec} reads no images; leave them out, or use a hosted model")
+        whole = [  # smolagents would take the first part of each message only
+            ChatMessage(role=role_of(message), content=[{"type": "text", "text": text_of(message)}])
+            for message in messages
+        ]
         request = self._prepare_completion_kwargs(
-            messages=messages,
+            messages=whole,
             stop_sequences=stop_sequences,
             response_format=response_format,
             tools_to_call_from=tools_to_call_from,
             custom_role_conversions=_ROLES,
             **kwargs,
         )
-        if response_format is not None and "json_schema" in response_format:
-            schema = {**request.pop("response_format")["json_schema"]["schema"], "x-guidance": _COMPACT}
-            request["grammar"] = _llama().json_schema_to_grammar(schema)
+        schema = (response_format or {}).get("json_schema", {}).get("schema")
+        if schema is not None:
+            del request["response_format"]
+            request["grammar"] = _llama().json_schema_to_grammar({**schema, "x-guidance": _COMPACT})
         if "max_tokens" not in request:
             request["max_tokens"] = self.max_tokens
         raw = self._loaded().complete({"temperature": 0.0, **request}, timeout_s=self._timeout_s)
         said, usage = raw["choices"][0]["message"], raw["usage"]
         if raw["choices"][0]["finish_reason"] == "length" and usage["total_tokens"] >= self.context:
-            raise self._overflow(f"the prompt has {usage['prompt_tokens']:,} tokens and the answer filled the rest")
+            why = f"the prompt has {usage['prompt_tokens']:,} tokens and the answer filled the rest"
+            raise _overflow(self.spec, self.context, self.head.context, why)
+        if schema is not None and not said["content"].startswith(("{", "[")) and schema.get("type") == "object":
+            raise ModelError(f"llama.cpp did not hold {self.spec} to the schema: it does not take all of it")
         return ChatMessage(
             role=MessageRole.ASSISTANT,
             content=said.get("content") or "",
@@ -136,9 +151,6 @@ class LocalModel(Model):
         if self._server is None or self._server.process != os.getpid():
             self._server = _server_of(self)
         return self._server
-
-    def _overflow(self, why: str) -> ModelError:
-        return _overflow(self.spec, self.context, self.head.context, why)
 
 
 def _overflow(spec: str, context: int, most: int, why: str) -> ModelError:
@@ -172,24 +184,28 @@ class _Server:
         self._server = llama.Server(params)
 
     def complete(self, request: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
-        """A completion, whole. It is streamed within, so that it can be stopped.
+        """A completion, whole.
+
+        llama.cpp works in a thread of its own and streams: so the call can be left, by a signal or because it takes too
+        long, and stops at its next token.
 
         Raises:
             ModelError: See `LocalModel.generate`.
         """
-        heard = _Heard(time.monotonic() + timeout_s)
+        heard = _Heard()
         streamed = {**request, "stream": True, "stream_options": {"include_usage": True}, "return_progress": True}
+        threading.Thread(target=self._work, args=(streamed, heard), daemon=True, name=self._spec).start()
         try:
-            self._server.handle_chat_completions(streamed, heard.take)
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(f"llama.cpp refuses the request for {self._spec}: {error}") from error
-        if heard.failure is not None:
-            raise heard.failure
-        if heard.is_late:
+            came = heard.done.wait(timeout_s)
+        finally:
+            heard.is_left = True
+        if not came:
             raise ModelError(
                 f"{self._spec} did not answer within {timeout_s:g} s: raise DIONYSUS_MODEL_TIMEOUT_S, lower "
                 "DIONYSUS_MAX_TOKENS, or give it less to read"
             )
+        if heard.failure is not None:
+            raise ModelError(f"llama.cpp refuses the request for {self._spec}: {heard.failure}") from heard.failure
         if heard.error is not None:
             if heard.error.get("type") == "exceed_context_size_error":
                 asked = f"the prompt has {heard.error['n_prompt_tokens']:,}"
@@ -197,28 +213,39 @@ class _Server:
             raise ModelError(f"llama.cpp gave no answer for {self._spec}: {heard.error.get('message')}")
         return heard.answer(self._spec)
 
+    def _work(self, request: dict[str, Any], heard: "_Heard") -> None:
+        _RUNNING.add(heard)
+        try:
+            self._server.handle_chat_completions(request, heard.take)
+        except Exception as error:  # noqa: BLE001 – raised by who waits
+            heard.failure = error
+        finally:
+            _RUNNING.discard(heard)
+            heard.done.set()
+
 
 class _Heard:
     """What llama.cpp said of one call, piece by piece."""
 
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
+    def __init__(self) -> None:
         self._last: dict[str, Any] = {}
         self._text: list[str] = []
         self._calls: dict[int, dict[str, Any]] = {}
         self._reason: str | None = None
         self.error: dict[str, Any] | None = None
-        self.is_late = False
         self.failure: Exception | None = None
+        self.is_left = False
+        """Nobody waits for it any more."""
+        self.done = threading.Event()
 
     def take(self, piece: Any) -> bool:
-        """Takes a piece in; True stops the answer. What is raised here llama.cpp's binding would drop."""
-        try:
-            self._take(piece)
-        except Exception as error:  # noqa: BLE001 – raised again by who called
-            self.failure = error
-        self.is_late = self.is_late or (time.monotonic() > self._deadline and self._reason is None)
-        return self.is_late or self.failure is not None
+        """Takes a piece in; True stops the answer. What is raised here, llama.cpp's binding would drop."""
+        if not self.is_left:
+            try:
+                self._take(piece)
+            except Exception as error:  # noqa: BLE001 – raised by who waits
+                self.failure = error
+        return self.is_left or self.failure is not None
 
     def _take(self, piece: dict[str, Any]) -> None:
         if "error" in piece:
@@ -250,6 +277,34 @@ class _Heard:
 _SERVERS: "WeakValueDictionary[tuple[Any, ...], _Server]" = WeakValueDictionary()
 """Those that some model of this process still uses."""
 _LOADING = threading.Lock()
+_RUNNING: set[_Heard] = set()
+"""Calls that llama.cpp works on."""
+_FORKED = False
+"""Whether this process is a child of one that had llama.cpp loaded: its threads are not here."""
+
+
+@atexit.register
+def _leave() -> None:
+    """A process that ends stops its calls first: a thread within llama.cpp would take it down."""
+    for heard in list(_RUNNING):
+        heard.is_left = True
+    for heard in list(_RUNNING):
+        heard.done.wait(_LEAVE_S)
+
+
+def _forked() -> None:
+    """In a child process. The parent's servers must not be taken down here, so they are never let go."""
+    global _FORKED, _LOADING
+    _LOADING = threading.Lock()
+    _FORKED = _FORKED or bool(_SERVERS)
+    for server in list(_SERVERS.values()):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(server))
+    _SERVERS.clear()
+    _RUNNING.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _server_of(model: LocalModel) -> _Server:
@@ -258,6 +313,11 @@ def _server_of(model: LocalModel) -> _Server:
     Raises:
         ModelError: It cannot be loaded; with the reason.
     """
+    if _FORKED:
+        raise ModelError(
+            f"{model.spec} cannot be used here: this process was forked from one that had llama.cpp loaded, and its "
+            "threads stayed there; start processes with 'spawn', or load the model only after the fork"
+        )
     key = (os.getpid(), model.weights, model.context, model.threads)
     with _LOADING:
         running = _SERVERS.get(key)
@@ -282,9 +342,10 @@ def _server_of(model: LocalModel) -> _Server:
 
 def _settings(model: LocalModel) -> dict[str, Any]:
     """llama.cpp's parameters, by its own names."""
-    cache = min(8192, (_free_memory() or 8192 * _MIB) // _CACHE_SHARE // _MIB)
+    cache = min(8192, max(0, _free_memory()) // _CACHE_SHARE // _MIB)
     return {
         "n_ctx": model.context,
+        "n_batch": 512,  # a call that is left notices after so many tokens of its prompt
         "n_parallel": 1,  # prompts of several agents take turns; each finds its own again in the cache
         "cache_ram_mib": int(cache),
         "fit_params": False,  # what does not fit is an error, not a silently shorter context
@@ -351,11 +412,17 @@ def _cpu_flags() -> list[str]:
     return found[1].split() if found else []
 
 
-def _free_memory() -> int | None:
-    """Bytes that can still be had: of the machine, and of the control group; None: not known."""
+def _free_memory() -> int:
+    """Bytes that can still be had: of the machine, of the process, of its control group."""
     import psutil
 
     free = int(psutil.virtual_memory().available)
+    if find_spec("resource") is not None:
+        import resource
+
+        allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if allowed != resource.RLIM_INFINITY:
+            free = min(free, allowed - int(psutil.Process().memory_info().vms))
     group = Path("/sys/fs/cgroup")
     try:
         limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())

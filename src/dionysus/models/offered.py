@@ -15,11 +15,17 @@ from smolagents import Tool
 END_OF_PLAN = "<end_plan>"
 """The stop sequence that tells a prompt for a plan."""
 NEW_TASK = "New task:\n"
+FAILED = re.compile(r"(Call id: [^\n]*\n)?Error:\n(.*)", re.S)
+"""How smolagents tells of a step that failed; the second group is why."""
+RECALL = "recall_observation"
+STUB = re.compile(rf"\[cut \d+ chars; {RECALL}\(\d+\)\]")
+"""What stands where an observation was cut."""
 _USUAL_STOPS = ("Observation:", "Calling tools:", END_OF_PLAN)
 _MEMBER = re.compile(r'^\s*def (\w+)\(task: str, additional_args[^\n]*\n\s*"""(.*?)(?:"""|\n)', re.M)
 _FUNCTION = re.compile(r'^\s*def (\w+)\(([^()\n]*)\) -> [^\n]*:\n\s*"""(.*?)(?:"""|\n)', re.M)
 _LISTED_TOOL = re.compile(r"^- (\w+): ((?:(?!^- \w+: ).*\n)*?)\s+Takes inputs: (\{.*\})$", re.M)
-FENCED_TASK = re.compile(r"task:\s*```\n(.*?)\n\s*```", re.S | re.I)
+FENCED_TASK = re.compile(r"task:\s*```\n(.*)\n\s*```", re.S | re.I)
+"""To the last fence of the prompt: a task can hold fences itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +77,21 @@ def functions_in(text: str) -> list[Offered]:
     """The tools that a prompt lists as functions."""
     found = []
     for name, arguments, purpose in _FUNCTION.findall(text):
-        names = [part.partition(":") for part in arguments.split(",") if part.strip()]
+        names = [part.partition(":") for part in re.split(r",\s*(?=\w+\s*:)", arguments) if part.strip()]
         if any(argument.strip() == "additional_args" for argument, _, _ in names):
             continue
         alone = len(names) == 1
-        inputs = {
-            argument.strip(): {"type": "string" if "str" in kind else kind.strip(), "nullable": not alone}
-            for argument, _, kind in names
-        }
+        inputs = {argument.strip(): {"type": _type_in(kind), "nullable": not alone} for argument, _, kind in names}
         found.append(Offered(name=name, description=purpose, inputs=inputs))
     return found
+
+
+def _type_in(kind: str) -> str | list[str]:
+    """A type, or several, as a function's prompt names them."""
+    kind = kind.strip()
+    if kind.startswith("["):
+        return re.findall(r"\w+", kind)
+    return "string" if "str" in kind else kind
 
 
 def closing_tag(stops: Sequence[str]) -> str | None:
@@ -94,8 +105,8 @@ def closing_tag(stops: Sequence[str]) -> str | None:
 
 
 def tags_of(closing: str) -> tuple[str, str]:
-    """The opening tag that goes with a closing one, and that."""
-    return ("```python" if closing.startswith("```") else closing.replace("</", "<", 1)), closing
+    """The opening tag that goes with a closing one, and that; where it is not known fences, which every agent reads."""
+    return (closing.replace("</", "<", 1), closing) if closing.startswith("</") else ("```python", "```")
 
 
 def called_in(text: str) -> list[tuple[str, Any]]:

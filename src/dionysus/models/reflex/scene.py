@@ -13,7 +13,7 @@ from typing import Any
 from smolagents.models import MessageRole
 
 from dionysus.findings import Finding, parse, quoted
-from dionysus.models.offered import FENCED_TASK, NEW_TASK, Offered, called_in, role_of, text_of
+from dionysus.models.offered import FAILED, FENCED_TASK, NEW_TASK, STUB, Offered, called_in, role_of, text_of
 from dionysus.models.reflex.kinds import RESULT
 
 _UNSAID_ACTIONS = 10
@@ -24,9 +24,7 @@ _RESULT_CHARS = 300
 
 _WITHIN = re.compile(r"\bwithin (\d+) actions\b")
 _MARK = re.compile(r"^(.*) ⟨(\d+)⟩$", re.S)
-_STUB = re.compile(r"\[cut \d+ chars; recall_observation\(\d+\)\]")
 _OBSERVATION = "Observation:\n"
-_ERROR = re.compile(r"(Call id: [^\n]*\n)?Error:\n(.*)", re.S)
 _FAILED_TOOL = re.compile(
     r"Error executing tool '(\w+)'|Error executing request to team member '(\w+)'|Unknown tool '?(\w+)"
 )
@@ -199,7 +197,7 @@ def read(
             scene.steps += 1
             scene.calls += [Call(name, arguments, scene.steps) for name, arguments in _calls_in(text)]
         elif role == MessageRole.TOOL_RESPONSE:
-            error = _ERROR.match(text)
+            error = FAILED.match(text)
             if error:
                 _read_error(scene, error[2], meant, alone=error[1] is None)
             else:
@@ -282,7 +280,7 @@ def _read_error(scene: Scene, text: str, meant: str, *, alone: bool) -> None:
 
 def _read_observation(scene: Scene, text: str) -> None:
     """Findings; else, of a tool that speaks no grammar, the first lines. A stub says nothing new."""
-    if _STUB.match(text) or any(call.step == scene.steps and call.tool == "final_answer" for call in scene.calls):
+    if STUB.match(text) or any(call.step == scene.steps and call.tool == "final_answer" for call in scene.calls):
         return
     found = parse(text)
     called = [call.tool for call in scene.calls if call.step == scene.steps]
