@@ -86,7 +86,8 @@ class _Done:
     calls: set[tuple[str, str]] = field(default_factory=set)
     """That need not be made again: a call that failed may be, once."""
     steps: int = 0
-    """Of the transcript, whatever came of them."""
+    """Observations and errors that the transcript shows."""
+    failures: int = 0
     used: bool = False
     """Whether a call came back with something else than an error."""
     _used_before: bool = False
@@ -114,6 +115,7 @@ class _Done:
                     text
                 )  # what a step printed before it failed is no use
                 if FAILED.match(text):
+                    done.failures += 1
                     done.calls -= done._last - done._failed
                     done._failed |= done._last
         return done
@@ -147,7 +149,7 @@ class _Ask:
             for tool in self.offered
             if tool.name not in self.without
             and (tool.inputs or _key(tool.name, {}) not in self.done.calls)
-            and (tool.name != _FINAL or self.done.used or self.done.steps >= _FAILURES)
+            and (tool.name != _FINAL or self.done.used or self.done.failures >= _FAILURES)
         ]
         return left or [tool for tool in self.offered if tool.name == _FINAL] or list(self.offered)
 
