@@ -58,7 +58,10 @@ def _model(settings: Settings) -> tuple[str, bool]:
         return f"wrong model {settings.model}: {error}", False
     hint = ""
     if settings.model == "reflex":
-        hint = ": rules, not an LLM. For an LLM: --model openai:NAME (and --api-base URL for a server of your own)"
+        hint = (
+            ": rules, not an LLM. For an LLM: --model openai:NAME (and --api-base URL for a server of your own), or "
+            "--model local:FILE.gguf"
+        )
         if os.environ.get("OPENAI_API_KEY"):
             hint += "; OPENAI_API_KEY is set, but money is not spent unasked"
     return f"ok    model {getattr(model, 'spec', settings.model)}{hint}", True

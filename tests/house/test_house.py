@@ -15,6 +15,7 @@ import dionysus
 from openai_server import openai_server
 
 ROOT = Path(__file__).parents[2]
+BENCHMARK = (sys.executable, "-m", "benchmarks")
 DOCS = sorted([ROOT / "README.md", *ROOT.glob("docs/**/*.md")])
 
 
@@ -43,6 +44,8 @@ def test_examples_run_and_are_short(
     if "graph" in example.name:
         for name, value in request.getfixturevalue("bolt").environment.items():
             monkeypatch.setenv(name, value)
+    if "local" in example.name:
+        request.getfixturevalue("smollm2")
     assert len(example.read_text().splitlines()) < 60
     with openai_server([{"text": "<code>\nfinal_answer('Oslo')\n"}] * 9) as server:
         arguments = [server.url, "test"] if "endpoint" in example.name else []
@@ -166,6 +169,32 @@ def test_the_endpoints_are_measured_on_given_texts(tmp_path: Path) -> None:
     kinds = {"list", "list_an_agent", "list_failures", "list_from_the_middle", "get", "replay", "token_usage"}
     assert set(figures["ms"]["1000_traces"]) == kinds
     assert all(0 < times["p50"] <= times["p99"] for times in figures["ms"]["1000_traces"].values())
+
+
+def test_local_models_are_measured_on_given_tasks(tmp_path: Path, smollm2: Path) -> None:
+    task = {"id": "seat", "question": "Where is the seat?", "files": {"a.txt": "Its seat is Tampere."}, "answer": ["x"]}
+    (tmp_path / "tasks").write_text(json.dumps(task))
+    run(*BENCHMARK, "local", "--short", "--data", str(tmp_path / "tasks"), "--json", str(tmp_path / "out"), cwd=ROOT)
+    figures = json.loads((tmp_path / "out").read_text())
+    assert (figures["model"], figures["tasks"], figures["schema"]["valid_share"]) == ("local:smollm2", 1, 1.0)
+    for way in ("schema", "native"):
+        assert 0 < figures[way]["cached_tokens"] < figures[way]["input_tokens"]
+        assert figures[way]["tokens_per_s_median"] > 0
+
+
+def test_a_real_cache_shows_what_pruning_costs(tmp_path: Path, smollm2: Path) -> None:
+    """Evaluated tokens are llama.cpp's; the naive rule breaks the prefix at every step, see-once does not."""
+    steps = [{"thought": f"Page {n}.", "action": f"page {n}", "obs": f"Word{n} of page. " * 80} for n in range(9)]
+    prefix = [{"role": "system", "content": "You read."}, {"role": "user", "content": "Read all pages."}]
+    (tmp_path / "runs").write_text(json.dumps({"id": "pages", "prefix": prefix, "steps": steps}))
+    run(*BENCHMARK, "cache", "--short", "--data", str(tmp_path / "runs"), "--json", str(tmp_path / "out"), cwd=ROOT)
+    figures = json.loads((tmp_path / "out").read_text())
+    none, naive, ours = (figures[policy] for policy in ("none", "naive", "ours"))
+    assert none["calls"] == 9
+    assert none["evaluated"] < none["last_prompt_tokens"] * 1.1  # each token once
+    assert naive["evaluated"] > 1.3 * ours["evaluated"]
+    assert ours["prompt_tokens"] < naive["prompt_tokens"] < none["prompt_tokens"]
+    assert all(0.8 < found["agreement"] < 1.25 for found in (none, naive, ours))
 
 
 def test_killed_runs_do_no_wrong(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 Small models forget the form of a call, invent tools, answer before they looked, and repeat themselves. Here they
 choose among what is offered: a short thought, then one call of one tool with arguments of its types; `final_answer`
-only once a tool was tried; never the same call twice; plans as lists of tools. It works with every model that enforces
-`response_format`: llama.cpp in this process, and OpenAI-compatible servers that do. Why each rule:
+only once a tool was used; the same call again only after something new; plans as lists of tools. It works with every
+model that enforces `response_format`: llama.cpp in this process, and OpenAI-compatible servers that do. Why each rule:
 docs/decisions/0016.
 """
 
@@ -83,8 +83,8 @@ class Counts:
 class _Done:
     """What was called since the task was set."""
 
-    calls: set[tuple[str, str]] = field(default_factory=set)
-    """That need not be made again: a call that failed may be, once."""
+    made: list[tuple[str, str]] = field(default_factory=list)
+    """In order; of a call that failed its second time only, so that it may be made once more."""
     steps: int = 0
     """Observations and errors that the transcript shows."""
     failures: int = 0
@@ -92,7 +92,7 @@ class _Done:
     """Whether a call came back with something else than an error."""
     _used_before: bool = False
     _failed: set[tuple[str, str]] = field(default_factory=set)
-    _last: set[tuple[str, str]] = field(default_factory=set)
+    _last: list[tuple[str, str]] = field(default_factory=list)
 
     @classmethod
     def of(cls, messages: Sequence[Any]) -> "_Done":
@@ -102,27 +102,44 @@ class _Done:
             if role == MessageRole.USER and text.startswith(NEW_TASK):
                 done = cls()
             elif role == MessageRole.ASSISTANT:
-                done._used_before = done.used
-                action = _action_in(text)
-                done._last = {_key(action[1]["name"], action[1]["arguments"])} if action else set()
-                done.calls |= done._last
+                done._used_before, done._last = done.used, []
+                if action := _action_in(text):
+                    done._call(_key(action[1]["name"], action[1]["arguments"]))
             elif role == MessageRole.TOOL_CALL:
-                done._last |= {key for call in called_in(text) for key in _keys_of(*call)}
-                done.calls |= done._last
+                for call in called_in(text):
+                    for key in _keys_of(*call):
+                        done._call(key)
             elif role == MessageRole.TOOL_RESPONSE:
-                done.steps += 1
-                done.used = done._used_before or not FAILED.match(
-                    text
-                )  # what a step printed before it failed is no use
-                if FAILED.match(text):
-                    done.failures += 1
-                    done.calls -= done._last - done._failed
-                    done._failed |= done._last
+                done._answered(failed=FAILED.match(text) is not None)
         return done
+
+    def _call(self, key: tuple[str, str]) -> None:
+        if key not in self._last:  # an answer of ours says it, and smolagents again
+            self._last.append(key)
+            self.made.append(key)
+
+    def _answered(self, *, failed: bool) -> None:
+        self.steps += 1
+        self.used = self._used_before or not failed  # what a step printed before it failed is no use
+        if failed:
+            self.failures += 1
+            for key in self._last:
+                if key not in self._failed and key in self.made:
+                    self.made.reverse()
+                    self.made.remove(key)
+                    self.made.reverse()
+            self._failed.update(self._last)
+
+    def forbids(self, key: tuple[str, str]) -> bool:
+        """Whether a call was made, and nothing new since: a file may be read again once something was done to it."""
+        if key not in self.made:
+            return False
+        last = len(self.made) - 1 - self.made[::-1].index(key)
+        return all(self.made.index(since) < last for since in self.made[last + 1 :])
 
     @property
     def names(self) -> set[str]:
-        return {name for name, _ in self.calls}
+        return {name for name, _ in self.made}
 
 
 @dataclass
@@ -142,13 +159,12 @@ class _Ask:
 
     @property
     def choices(self) -> list[Offered]:
-        """What may be called: a tool without arguments once, `final_answer` after a tool was used or nothing works; if
-        nothing is left, that."""
+        """What may be called: `final_answer` only once a tool was used or nothing works; if nothing is left, that."""
         left = [
             tool
             for tool in self.offered
             if tool.name not in self.without
-            and (tool.inputs or _key(tool.name, {}) not in self.done.calls)
+            and (tool.inputs or not self.done.forbids(_key(tool.name, {})))
             and (tool.name != _FINAL or self.done.used or self.done.failures >= _FAILURES)
         ]
         return left or [tool for tool in self.offered if tool.name == _FINAL] or list(self.offered)
@@ -169,9 +185,9 @@ class _Ask:
         return name, cleaned(said["action"]["arguments"], tool.inputs)
 
     def repeats(self, said: dict[str, Any]) -> bool:
-        """Whether the same call was made before; an answer that was refused may be given again."""
+        """Whether nothing would come of it but the same; an answer that was refused may be given again."""
         name, arguments = self.read(said)
-        return name != _FINAL and _key(name, arguments) in self.done.calls
+        return name != _FINAL and self.done.forbids(_key(name, arguments))
 
     def message(self, said: dict[str, Any]) -> ChatMessage:
         """The answer in the form that the agent expects."""
