@@ -135,6 +135,7 @@ def test_a_beat_needs_no_extra(tmp_path: Path) -> None:
     ("extras", "command", "extra"),
     [
         (["openai"], "'beat', '--model', 'openai:x'", "openai"),
+        (["xllamacpp"], "'beat', '--model', 'local:x.gguf'", "local"),
         (["fastapi"], "'serve'", "api"),
         (["uvicorn"], "'serve'", "api"),
         (["mcp"], "'mcp'", "mcp"),

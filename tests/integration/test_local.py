@@ -236,6 +236,26 @@ def test_a_call_that_takes_too_long_is_stopped_and_the_next_one_works() -> None:
     assert LocalModel("smollm2", max_tokens=4).generate([said("Say hello.")]).content
 
 
+def test_the_same_schemas_hold_a_server_that_speaks_openais_protocol(tmp_path: Path, smollm2: Path) -> None:
+    """llama.cpp's own, over HTTP: what it enforces there is what we ask for."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx, params.n_parallel, params.verbosity = str(smollm2), 4096, 1, 0
+    params.api_keys, params.ui = ["secret"], False
+    server = xllamacpp.Server(params)
+    url = f"{server.listening_address}/v1"
+    model = open_model("openai:smollm2", api_base=url, api_key="secret", tool_calls="schema", max_tokens=160)
+    with Runtime(store=f"sqlite:///{tmp_path}/mind.db") as runtime:
+        agent = ToolCallingAgent([look, take], model, max_steps=3, verbosity_level=LogLevel.OFF)
+        result = runtime.attach(agent).run("Look, then take the key.")
+        trace = runtime.traces.get_trace(result.trace_id)
+    assert_valid(trace, {"look", "take", "final_answer"})
+    calls = [call.usage for step in trace.steps for call in step.model_calls]
+    assert all(call.tokens_per_s and not call.estimated for call in calls)
+    assert calls[1].cached_tokens > calls[0].input_tokens * 0.9
+
+
 def test_images_are_refused() -> None:
     picture = ChatMessage(role=MessageRole.USER, content=[{"type": "image", "image": b""}])
     with pytest.raises(ModelError, match="reads no images"):

@@ -146,6 +146,35 @@ def test_doctor_says_what_would_be_used(tmp_path: Path) -> None:
     assert "wrong model nonsense" in wrong.out
 
 
+def test_local_models_are_got_shown_and_used(tmp_path: Path, smollm2: Path) -> None:
+    got = dionysus("model", "get", "smollm2", cwd=tmp_path)
+    assert got.returncode == 0
+    assert str(smollm2) in got.out
+    shown = dionysus("model", "show", "smollm2", "--context", "4096", cwd=tmp_path)
+    assert "context 8,192 tokens, of which 4,096 are used" in shown.out
+    assert "MiB of memory, 23,040 bytes a token" in shown.out
+    assert "ok    model local:smollm2" in dionysus("doctor", "--model", "local:smollm2", cwd=tmp_path).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model", "get", "qwen"], "there is smollm2, and hf://"),
+        (["model", "show", "none.gguf"], "there is no model file 'none.gguf'"),
+        (["beat", "--model", "local:none.gguf"], "there is no model file 'none.gguf'"),
+        (["beat", "--model", "local:text.gguf"], "no GGUF file"),
+    ],
+)
+def test_a_model_file_that_is_none_is_one_line(repository: Repository, arguments: list[str], said: str) -> None:
+    (repository.path / "text.gguf").write_text("this is a text")
+    assert said in one_line(dionysus(*arguments, cwd=repository.path))
+
+
+def test_a_context_too_small_for_the_prompts_is_one_line(repository: Repository, smollm2: Path) -> None:
+    done = dionysus("beat", "--model", "local:smollm2", cwd=repository.path, environment={"DIONYSUS_CONTEXT": "512"})
+    assert "the context of local:smollm2 is too small: it holds 512 tokens, the prompt has" in one_line(done)
+
+
 def test_verbose_logs_plans_and_coherence(repository: Repository) -> None:
     err = dionysus("-v", "beat", "--quiet", cwd=repository.path).err
     assert err.count("PlanningStep before action") == 4
