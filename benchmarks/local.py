@@ -25,7 +25,7 @@ from statistics import median
 from typing import Any
 
 from smolagents import ActionStep, LogLevel, Tool, ToolCallingAgent, tool
-from smolagents.utils import AgentMaxStepsError
+from smolagents.utils import AgentGenerationError, AgentMaxStepsError
 
 from dionysus import Runtime, open_model
 from dionysus.models import ToolCalls
@@ -66,13 +66,14 @@ def run(*, short: bool, seed: int, data: Path | None, model: str = "local:smollm
         models = {way: open_model(model, tool_calls=way, max_tokens=tokens, timeout_s=600) for way in found}
         for task in tasks[: 2 if short else None]:
             for way, opened in models.items():
-                found[way].append(_attempt(runtime, opened, task, steps))
+                found[way].append(_attempt(runtime, opened, task, steps, way))
     return {
         "model": model,
         "tasks": len(found["schema"]),
         "max_steps": steps,
         "max_tokens": tokens,
         **{way: _summed(runs) for way, runs in found.items()},
+        "mended": vars(models["schema"].counts),
         **({} if short else {"threads": _threads(model), "each": found}),
     }
 
@@ -143,31 +144,36 @@ def is_correct(answer: Any, accepted: list[str]) -> bool:
     """Whether an answer holds an accepted word or number, and not much else."""
     text = str(answer).replace(",", "")
     return len(text) <= _SENTENCE and any(
-        re.search(rf"(?<![\w.]){re.escape(word)}(?!\w|\.\d)", text, re.I) for word in accepted
+        re.search(rf"(?<![\w.\-]){re.escape(word)}(?:\.0+)?(?![\w\-]|\.\d)", text, re.I) for word in accepted
     )
 
 
-def _attempt(runtime: Runtime, model: Any, task: dict[str, Any], steps: int) -> dict[str, Any]:
+def _attempt(runtime: Runtime, model: Any, task: dict[str, Any], steps: int, way: str) -> dict[str, Any]:
     agent = ToolCallingAgent(tools_over(task["files"]), model, max_steps=steps, verbosity_level=LogLevel.OFF)
     actions: list[ActionStep] = []
     agent.step_callbacks.register(ActionStep, actions.append)
+    run_id = f"{task['id']}-{way}"
     began = time.perf_counter()
-    result = runtime.attach(agent).run(task["question"])
+    try:
+        answer = runtime.attach(agent).run(task["question"], run_id=run_id).output
+    except AgentGenerationError as error:  # the context is full, or the model took too long: this task is lost, no more
+        answer = f"failed: {error}"
     seconds = time.perf_counter() - began
-    trace = runtime.traces.get_trace(result.trace_id)
+    trace = runtime.traces.get_trace(run_id)
+    ended = trace.trace.status == "success"
     actions = [step for step in actions if not isinstance(step.error, AgentMaxStepsError)]  # smolagents' closing step
     return {
         "task": task["id"],
-        "status": result.status,
-        "finished": result.status == "success",
-        "correct": result.status == "success" and is_correct(result.output, task["answer"]),
-        "answer": str(result.output)[:_SENTENCE],
+        "status": trace.trace.status,
+        "finished": ended,
+        "correct": ended and is_correct(answer, task["answer"]),
+        "answer": str(answer)[:_SENTENCE],
         "actions": len(actions),
         "valid": sum(step.error is None for step in actions),
-        "mended": result.usage.mended,
-        "input_tokens": result.usage.input_tokens,
-        "cached_tokens": result.usage.cached_tokens,
-        "output_tokens": result.usage.output_tokens,
+        "mended": trace.trace.mended_calls,
+        "input_tokens": trace.trace.input_tokens,
+        "cached_tokens": trace.trace.cached_tokens,
+        "output_tokens": trace.trace.output_tokens,
         "tokens_per_s": _speed(trace),
         "seconds": round(seconds, 2),
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from smolagents import ChatMessage, LogLevel, ToolCallingAgent
+from smolagents import ChatMessage, LogLevel, ToolCallingAgent, tool
 from smolagents.models import MessageRole
 
 from conftest import Repository
@@ -168,6 +168,23 @@ def test_whatever_a_tool_takes_the_model_can_say(number: int) -> None:
     assert answer.tool_calls, answer.content
     assert everything(**answer.tool_calls[0].function.arguments).startswith("('")
     assert model.counts.given_up == 0
+
+
+def test_numbers_come_to_an_end() -> None:
+    @tool  # type: ignore[untyped-decorator]
+    def use(x: float) -> str:
+        """Uses a number.
+
+        Args:
+            x: The number.
+        """
+        return str(x)
+
+    model = open_model("local:smollm2", max_tokens=128)
+    assert isinstance(model, ConstrainedModel)
+    answer = model.generate([said("New task:\nUse the number 1." + "3" * 40)], tools_to_call_from=[use])
+    assert answer.tool_calls, answer.content
+    assert isinstance(answer.tool_calls[0].function.arguments["x"], int | float)
 
 
 def test_agents_take_turns_on_one_server_and_find_their_prompts_again() -> None:

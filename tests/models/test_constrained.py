@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from smolagents import ActionStep, ChatMessage, CodeAgent, LogLevel, Model, PlanningStep, Tool, ToolCallingAgent, tool
+from smolagents import (
+    ActionStep,
+    ChatMessage,
+    CodeAgent,
+    FinalAnswerTool,
+    LogLevel,
+    Model,
+    PlanningStep,
+    Tool,
+    ToolCallingAgent,
+    tool,
+)
 from smolagents.models import MessageRole, TokenUsage
 
 from dionysus import Runtime
@@ -512,3 +523,51 @@ def test_without_its_libraries_it_says_how_to_get_them(monkeypatch: pytest.Monke
     monkeypatch.setattr("dionysus.models.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"dionysus-agents\[openai\]"):
         open_model("openai:x", api_base="http://127.0.0.1:1/v1", tool_calls="schema")
+
+
+def test_a_plan_may_name_members() -> None:
+    scout = agent_of(Says(), look, name="scout", description="Looks.")
+    plan = json.dumps({"steps": [{"name": "scout", "why": "to see"}]})
+    model = Says(plan, call("look"), call("final_answer", answer="done"))
+    agent_of(ConstrainedModel(model), look, managed_agents=[scout], planning_interval=3).run("Go.")
+    names = model.schemas[0]["properties"]["steps"]["items"]["properties"]["name"]["enum"]
+    assert {"look", "scout"} <= set(names)
+
+
+def test_arguments_that_are_no_identifiers_are_offered_to_code_wherever_they_stand() -> None:
+    class Page(Tool):
+        name = "page"
+        description = "Pages."
+        inputs = {  # noqa: RUF012 – smolagents' form
+            "q": {"type": "string", "description": "What."},
+            "user-id": {"type": "string", "description": "Who."},
+        }
+        output_type = "string"
+        skip_forward_signature_validation = True
+
+        def forward(self, **given: Any) -> str:
+            return f"paged: {given}"
+
+    given: dict[str, Any] = {"q": "a", "user-id": "b"}
+    agent = code_agent(Says(call("page", **given), call("final_answer", answer="done")), Page())
+    agent.run("Go.")
+    assert "paged: {'q': 'a', 'user-id': 'b'}" in str(steps_of(agent)[0].observations)
+
+
+def test_steps_whose_model_said_nothing_beside_its_calls_are_read_one_by_one() -> None:
+    """As models with tool calls of their own leave them: a call that came back, then one that failed."""
+    shown = [
+        ("user", "New task:\nGo."),
+        ("tool-call", "Calling tools:\n[{'function': {'name': 'look', 'arguments': {}}}]"),
+        ("tool-response", "Observation:\na door"),
+        ("tool-response", "Error:\nError executing tool 'take'"),
+    ]
+    messages = [ChatMessage(role=MessageRole(role), content=[{"type": "text", "text": text}]) for role, text in shown]
+    model = Says(call("take", thing="key"))
+    ConstrainedModel(model).generate(messages, tools_to_call_from=[look, take, FinalAnswerTool()])
+    assert names_in(model.schemas[0]) == ["take", "final_answer"]
+
+
+def test_a_whole_number_is_a_number_where_only_those_are_taken() -> None:
+    spec: dict[str, Any] = {"x": {"type": ["number", "string"]}}
+    assert [type(cleaned({"x": value}, spec)["x"]) for value in (3, "3", 3.5)] == [float, str, float]

@@ -112,6 +112,12 @@ def test_smollm2_that_is_not_there_says_how_to_get_it(tmp_path: Path, monkeypatc
         open_model("local:smollm2")
 
 
+def test_a_home_that_there_is_not_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIONYSUS_MODELS", "~no-such-user/models")
+    with pytest.raises(ModelError, match="Set DIONYSUS_MODELS to a folder"):
+        open_model("local:smollm2")
+
+
 def test_only_what_has_a_source_can_be_got() -> None:
     with pytest.raises(BadInput, match="there is smollm2, and hf://"):
         get_weights("qwen")

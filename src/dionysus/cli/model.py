@@ -6,7 +6,7 @@ import typer
 
 model_app = typer.Typer(no_args_is_help=True, help="Local language models: get their weights, see what they need.")
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="smollm2, hf://OWNER/REPO[/FILE.gguf], or a path.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="smollm2, hf://OWNER/REPO/FILE.gguf, or a path.")]
 Context = Annotated[int | None, typer.Option("--context", min=256, help="Tokens; default: the model's, up to 16384.")]
 
 
@@ -26,10 +26,11 @@ def show(name: Name, context: Context = None) -> None:
     from dionysus.models.gguf import read_head
     from dionysus.models.local import usual_context
     from dionysus.models.weights import find_weights
+    from dionysus.settings import load_settings
 
     path = find_weights(name)
     head = read_head(path)
-    used = min(context or usual_context(head), head.context)
+    used = min(context or load_settings().context or usual_context(head), head.context)
     print(f"{head.name} ({head.architecture}), {head.bytes / 1e6:,.0f} MB: {path}")
     print(f"context {head.context:,} tokens, of which {used:,} are used (DIONYSUS_CONTEXT)")
     print(f"about {head.memory(used) / 2**20:,.0f} MiB of memory, {head.bytes_per_token:,} bytes a token of context")

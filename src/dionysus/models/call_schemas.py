@@ -144,7 +144,10 @@ def _fitted(value: Any, spec: Any) -> Any:
         return cleaned(value, _nested(spec))
     if isinstance(value, list):
         return [_fitted(item, spec.get("items")) for item in value]
-    whole = isinstance(value, float) and value.is_integer() and spec.get("type") == "integer"
+    kind = spec.get("type")
+    if type(value) is int and isinstance(kind, list) and "number" in kind and "integer" not in kind:
+        return float(value)  # smolagents takes an integer for a number only where nothing else is allowed
+    whole = isinstance(value, float) and value.is_integer() and kind == "integer"
     return int(value) if whole else value
 
 

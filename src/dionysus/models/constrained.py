@@ -96,7 +96,7 @@ class _Done:
 
     @classmethod
     def of(cls, messages: Sequence[Any]) -> "_Done":
-        done = cls()
+        done, last = cls(), None
         for message in messages:
             role, text = role_of(message), text_of(message)
             if role == MessageRole.USER and text.startswith(NEW_TASK):
@@ -106,11 +106,17 @@ class _Done:
                 if action := _action_in(text):
                     done._call(_key(action[1]["name"], action[1]["arguments"]))
             elif role == MessageRole.TOOL_CALL:
+                if last != MessageRole.ASSISTANT:  # a step whose model said nothing beside its calls
+                    done._used_before, done._last = done.used, []
                 for call in called_in(text):
                     for key in _keys_of(*call):
                         done._call(key)
             elif role == MessageRole.TOOL_RESPONSE:
-                done._answered(failed=FAILED.match(text) is not None)
+                failed = FAILED.match(text)
+                if failed and not failed[1] and last == MessageRole.TOOL_RESPONSE:  # nor is its call shown
+                    done._used_before, done._last = done.used, []
+                done._answered(failed=failed is not None)
+            last = role
         return done
 
     def _call(self, key: tuple[str, str]) -> None:

@@ -129,7 +129,7 @@ class LocalModel(Model):
         schema = (response_format or {}).get("json_schema", {}).get("schema")
         if schema is not None:
             del request["response_format"]
-            request["grammar"] = _llama().json_schema_to_grammar({**schema, "x-guidance": _COMPACT})
+            request["grammar"] = _llama().json_schema_to_grammar({**_with_ends(schema), "x-guidance": _COMPACT})
         if "max_tokens" not in request:
             request["max_tokens"] = self.max_tokens
         raw = self._loaded().complete({"temperature": 0.0, **request}, timeout_s=self._timeout_s)
@@ -151,6 +151,16 @@ class LocalModel(Model):
         if self._server is None or self._server.process != os.getpid():
             self._server = _server_of(self)
         return self._server
+
+
+def _with_ends(schema: Any) -> Any:
+    """The same, with numbers that come to an end: a small model writes digits until it is cut off."""
+    if isinstance(schema, list):
+        return [_with_ends(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    ends = {"multipleOf": 1e-9, "minimum": -1e15, "maximum": 1e15} if schema.get("type") == "number" else {}
+    return {**ends, **{k: v if k in ("enum", "const") else _with_ends(v) for k, v in schema.items()}}
 
 
 def _overflow(spec: str, context: int, most: int, why: str) -> ModelError:

