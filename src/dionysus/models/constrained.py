@@ -7,9 +7,8 @@ model that enforces `response_format`: llama.cpp in this process, and OpenAI-com
 docs/decisions/0016.
 """
 
-import ast
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from keyword import iskeyword
 from typing import Any
@@ -18,16 +17,14 @@ from smolagents import ChatMessage, Model
 from smolagents.models import ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole, TokenUsage
 
 from dionysus.models.call_schemas import arguments_of, cleaned, is_strict, object_of, string_of, understood
+from dionysus.models.called import ACTION, Done, as_answered, key_of
 from dionysus.models.metering import cached_in, field_of
 from dionysus.models.offered import (
     END_OF_PLAN,
-    FAILED,
     FENCED_TASK,
-    NEW_TASK,
     RECALL,
     STUB,
     Offered,
-    called_in,
     closing_tag,
     functions_in,
     members_in,
@@ -47,13 +44,11 @@ _TOKENS_A_LINE = 40
 """Of a plan: so many lines as the answer has room for."""
 _CHARS_PER_TOKEN = 2
 """What the strings of a call may have together for each token of the answer: most texts have twice as many."""
-_TIGHT = 8
-"""Divides the bound of strings, when an answer was cut off and is asked for again."""
-_ACTION = "\nAction:\n"
-"""Between thought and call, as smolagents' own prompts for tool calls have it."""
-_MOST_ASKED = 3
 _USUAL_TOKENS = 1024
 """Of one answer, where nothing is said."""
+_MOST_ASKED = 3
+_TIGHT = 8
+"""Divides the bound of strings, when an answer was cut off and is asked for again."""
 
 _NOTE_CALL = (
     'Answer with one JSON object: {"thought": "why, in a few words", "action": {"name": "a tool", "arguments": {…}}}.'
@@ -80,80 +75,11 @@ class Counts:
 
 
 @dataclass
-class _Done:
-    """What was called since the task was set."""
-
-    made: list[tuple[str, str]] = field(default_factory=list)
-    """In order; of a call that failed its second time only, so that it may be made once more."""
-    steps: int = 0
-    """Observations and errors that the transcript shows."""
-    failures: int = 0
-    used: bool = False
-    """Whether a call came back with something else than an error."""
-    _used_before: bool = False
-    _failed: set[tuple[str, str]] = field(default_factory=set)
-    _last: list[tuple[str, str]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, messages: Sequence[Any]) -> "_Done":
-        done, last = cls(), None
-        for message in messages:
-            role, text = role_of(message), text_of(message)
-            if role == MessageRole.USER and text.startswith(NEW_TASK):
-                done = cls()
-            elif role == MessageRole.ASSISTANT:
-                done._used_before, done._last = done.used, []
-                if action := _action_in(text):
-                    done._call(_key(action[1]["name"], action[1]["arguments"]))
-            elif role == MessageRole.TOOL_CALL:
-                if last != MessageRole.ASSISTANT:  # a step whose model said nothing beside its calls
-                    done._used_before, done._last = done.used, []
-                for call in called_in(text):
-                    for key in _keys_of(*call):
-                        done._call(key)
-            elif role == MessageRole.TOOL_RESPONSE:
-                failed = FAILED.match(text)
-                if failed and not failed[1] and last == MessageRole.TOOL_RESPONSE:  # nor is its call shown
-                    done._used_before, done._last = done.used, []
-                done._answered(failed=failed is not None)
-            last = role
-        return done
-
-    def _call(self, key: tuple[str, str]) -> None:
-        if key not in self._last:  # an answer of ours says it, and smolagents again
-            self._last.append(key)
-            self.made.append(key)
-
-    def _answered(self, *, failed: bool) -> None:
-        self.steps += 1
-        self.used = self._used_before or not failed  # what a step printed before it failed is no use
-        if failed:
-            self.failures += 1
-            for key in self._last:
-                if key not in self._failed and key in self.made:
-                    self.made.reverse()
-                    self.made.remove(key)
-                    self.made.reverse()
-            self._failed.update(self._last)
-
-    def forbids(self, key: tuple[str, str]) -> bool:
-        """Whether a call was made, and nothing new since: a file may be read again once something was done to it."""
-        if key not in self.made:
-            return False
-        last = len(self.made) - 1 - self.made[::-1].index(key)
-        return all(self.made.index(since) < last for since in self.made[last + 1 :])
-
-    @property
-    def names(self) -> set[str]:
-        return {name for name, _ in self.made}
-
-
-@dataclass
 class _Ask:
     """A call that is asked for: what may be called, and how the answer is said to the agent."""
 
     offered: Sequence[Offered]
-    done: _Done
+    done: Done
     room: int
     """Characters that the strings of a call share."""
     tags: tuple[str, str] | None = None
@@ -170,7 +96,7 @@ class _Ask:
             tool
             for tool in self.offered
             if tool.name not in self.without
-            and (tool.inputs or not self.done.forbids(_key(tool.name, {})))
+            and (tool.inputs or not self.done.forbids(key_of(tool.name, {})))
             and (tool.name != _FINAL or self.done.used or self.done.failures >= _FAILURES)
         ]
         return left or [tool for tool in self.offered if tool.name == _FINAL] or list(self.offered)
@@ -193,7 +119,7 @@ class _Ask:
     def repeats(self, said: dict[str, Any]) -> bool:
         """Whether nothing would come of it but the same; an answer that was refused may be given again."""
         name, arguments = self.read(said)
-        return name != _FINAL and self.done.forbids(_key(name, arguments))
+        return name != _FINAL and self.done.forbids(key_of(name, arguments))
 
     def message(self, said: dict[str, Any]) -> ChatMessage:
         """The answer in the form that the agent expects."""
@@ -204,7 +130,7 @@ class _Ask:
         action = json.dumps({"name": name, "arguments": arguments}, ensure_ascii=False)
         function = ChatMessageToolCallFunction(name=name, arguments=arguments)
         call = ChatMessageToolCall(id=f"call_{self.done.steps + 1}", type="function", function=function)
-        return _message(f"{thought}{_ACTION}{action}", [call])
+        return _message(f"{thought}{ACTION}{action}", [call])
 
     def again(self, said: dict[str, Any] | None) -> "_Ask":
         """The same, so that what came cannot come again: no valid call, or one that was made before."""
@@ -295,14 +221,14 @@ class ConstrainedModel(Model):
         stops = stop_sequences or ()
         if tools_to_call_from:
             offered = [Offered.of(tool) for tool in tools_to_call_from]
-            ask = _Ask(_usable(offered, messages), _Done.of(messages), self._room)
-            return self._call(ask, _as_answered(messages), _NOTE_CALL, kwargs)
+            ask = _Ask(_usable(offered, messages), Done.of(messages), self._room)
+            return self._call(ask, as_answered(messages), _NOTE_CALL, kwargs)
         if END_OF_PLAN in stops and (offered := _usable(_in_plan(messages), messages)):
             return self._plan(offered, messages, kwargs)
         if messages and (closing := closing_tag(stops)) is not None:
             ask = _Ask(
                 _usable(_in_code(text_of(messages[0])), messages),
-                _Done.of(messages),
+                Done.of(messages),
                 self._room,
                 tags=tags_of(closing),
                 as_json=response_format is not None,
@@ -441,42 +367,6 @@ def _message(text: str, calls: list[ChatMessageToolCall] | None = None) -> ChatM
     return ChatMessage(role=MessageRole.ASSISTANT, content=text, tool_calls=calls)
 
 
-# -- transcripts --------------------------------------------------------------------------------------
-
-
-def _as_answered(messages: Sequence[Any]) -> list[Any]:
-    """A transcript in which the model's calls are the JSON that it answered, without smolagents' second copy of them.
-
-    So it is shown the form that is asked for, and what it generated is found in the prefix cache.
-    """
-    shown: list[Any] = []
-    answered = False
-    for message in messages:
-        action = _action_in(text_of(message)) if role_of(message) == MessageRole.ASSISTANT else None
-        if action is not None:
-            said = json.dumps({"thought": action[0], "action": action[1]}, ensure_ascii=False)
-            shown.append(ChatMessage(role=MessageRole.ASSISTANT, content=[{"type": "text", "text": said}]))
-        elif not (answered and role_of(message) == MessageRole.TOOL_CALL):
-            shown.append(message)
-        answered = action is not None
-    return shown
-
-
-def _action_in(text: str) -> tuple[str, dict[str, Any]] | None:
-    """Thought and call of an answer as `_Ask.message` writes it."""
-    thought, found, action = text.rpartition(_ACTION)
-    if not found:
-        return None
-    try:
-        said = json.loads(action)
-    except (ValueError, RecursionError):
-        return None
-    is_call = isinstance(said, dict) and said.keys() == {"name", "arguments"}
-    return (
-        (thought, said) if is_call and isinstance(said["name"], str) and isinstance(said["arguments"], dict) else None
-    )
-
-
 def _with_note(messages: Sequence[Any], note: str, *, at: MessageRole | None) -> list[Any]:
     """The messages, with a note at the end of the first of a role, or of the last one."""
     index = next((i for i, message in enumerate(messages) if role_of(message) == at), len(messages) - 1)
@@ -488,35 +378,3 @@ def _with_note(messages: Sequence[Any], note: str, *, at: MessageRole | None) ->
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else list(content or ())
     told[index] = ChatMessage(role=role_of(noted), content=[*parts, {"type": "text", "text": note}])
     return told
-
-
-def _key(name: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
-    try:
-        return name, json.dumps(arguments, sort_keys=True, default=repr)
-    except (TypeError, ValueError, RecursionError):  # keys that JSON has not, from code of the model's own
-        return name, repr(arguments)
-
-
-def _keys_of(name: str, arguments: Any) -> Iterator[tuple[str, str]]:
-    """Of a call; of code, of each call in it whose arguments are all named and literal."""
-    if not isinstance(arguments, str):
-        yield _key(name, arguments)
-        return
-    try:
-        calls = [node for node in ast.walk(ast.parse(arguments)) if isinstance(node, ast.Call) and not node.args]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    for call in calls:
-        if isinstance(call.func, ast.Name) and (given := _given_in(call)) is not None:
-            yield _key(call.func.id, given)
-
-
-def _given_in(call: ast.Call) -> dict[str, Any] | None:
-    given: dict[str, Any] = {}
-    try:
-        for word in call.keywords:
-            value = ast.literal_eval(word.value)
-            given |= value if word.arg is None else {word.arg: value}
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):  # no literal
-        return None
-    return given
