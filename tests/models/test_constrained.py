@@ -415,13 +415,48 @@ def test_code_of_the_models_own_in_the_transcript_does_no_harm() -> None:
     assert agent.run("Go on.", reset=False) == "done"
 
 
-def test_numbers_and_letters_that_there_are_not_are_asked_for_again() -> None:
-    for wrong in ("1e999", "NaN", '"\\ud800"', "[" * 5000):
-        bad = call("take", thing="key", times=1).replace("1}", wrong + "}").replace('"key"', '"key"')
-        constrained = ConstrainedModel(Says(bad, call("take", thing="key", times=2)))
-        answer = constrained.generate([], tools_to_call_from=[take])
-        assert answer.tool_calls is not None, wrong
-        assert answer.tool_calls[0].function.arguments == {"thing": "key", "times": 2}
+@pytest.mark.parametrize("wrong", ["1e999", "NaN", '"\\ud800"', "[" * 5000, "Infinity"])
+def test_numbers_and_letters_that_there_are_not_are_asked_for_again(wrong: str) -> None:
+    spec: dict[str, Any] = {"x": {"type": ["number", "string"]}}
+    schema = arguments_of(spec, 100)
+    assert understood(f'{{"x": {wrong}}}', schema, cut_off=False) == (None, False)
+    assert understood('{"x": 1.5}', schema, cut_off=False) == ({"x": 1.5}, False)
+
+
+def test_what_was_cut_off_is_not_repaired_even_if_it_looks_whole() -> None:
+    schema = arguments_of({"text": {"type": "string"}}, 100)
+    cut = '{"text": "a {brace}'
+    assert understood(cut, schema, cut_off=True) == (None, False)
+    assert understood(cut[:-1], schema, cut_off=False) == (None, False)  # nor where the server does not say so
+
+
+def test_strings_share_the_room_of_the_answer() -> None:
+    one = arguments_of({"a": {"type": "string"}}, 1000)["properties"]["a"]["maxLength"]
+    two = arguments_of({"a": {"type": "string"}, "b": {"type": "string"}}, 1000)["properties"]["a"]["maxLength"]
+    assert (one, two) == (1000, 500)
+
+
+def test_recall_is_offered_where_something_was_cut() -> None:
+    class Recall(Tool):
+        name = "recall_observation"
+        description = "Recalls."
+        inputs = {"step": {"type": "integer", "description": "Which."}}  # noqa: RUF012 – smolagents' form
+        output_type = "string"
+
+        def forward(self, step: int) -> str:
+            return "whole"
+
+    model = Says(call("look"), call("recall_observation", step=1), call("final_answer", answer="done"))
+    agent = agent_of(ConstrainedModel(model), look, Recall())
+
+    def cut(step: ActionStep) -> None:
+        if step.step_number == 1:
+            step.observations = "[cut 800 chars; recall_observation(1)] door"
+
+    agent.step_callbacks.register(ActionStep, cut)
+    agent.run("Go.")
+    assert names_in(model.schemas[0]) == ["look"]
+    assert names_in(model.schemas[1]) == ["recall_observation", "final_answer"]
 
 
 def test_whole_numbers_are_integers_and_lists_hold_what_they_may() -> None:

@@ -75,6 +75,7 @@ def test_the_head_of_a_real_model(smollm2: Path) -> None:
         (gguf(version=1), "version 1"),
         (gguf()[:200], "cut off or damaged"),
         (gguf(data=b"")[:-1], "cut off or damaged"),
+        (gguf(data=b""), "cut off or damaged"),  # before the last tensor begins
         (gguf(pair("x", 99, b"")), "unknown type 99"),
         (gguf(context=0), "no language model"),
         (b"GGUF" + struct.pack("<IQQ", 3, 0, 0), "no language model"),
