@@ -185,7 +185,7 @@ def test_local_models_are_measured_on_given_tasks(tmp_path: Path, smollm2: Path)
 
 def test_a_real_cache_shows_what_pruning_costs(tmp_path: Path, smollm2: Path) -> None:
     """Evaluated tokens are llama.cpp's; the naive rule breaks the prefix at every step, see-once does not."""
-    steps = [{"thought": f"Page {n}.", "action": f"page {n}", "obs": f"Word{n} of page. " * 80} for n in range(9)]
+    steps = [{"thought": f"Page {n}.", "action": f"page {n}", "obs": f"Word{n} of page. " * 50} for n in range(9)]
     prefix = [{"role": "system", "content": "You read."}, {"role": "user", "content": "Read all pages."}]
     (tmp_path / "runs").write_text(json.dumps({"id": "pages", "prefix": prefix, "steps": steps}))
     run(*BENCHMARK, "cache", "--short", "--data", str(tmp_path / "runs"), "--json", str(tmp_path / "out"), cwd=ROOT)

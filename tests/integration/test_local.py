@@ -102,7 +102,7 @@ def test_a_heartbeat_thinks_with_a_real_model(tmp_path: Path, repository: Reposi
 
 def test_a_manager_hands_work_to_its_members_on_a_real_model(tmp_path: Path, repository: Repository) -> None:
     """Within a number of calls, so that the test ends: the manager has fifteen steps."""
-    settings = Settings(store=f"sqlite:///{tmp_path}/mind.db", budget="calls=24", **SHORT)
+    settings = Settings(store=f"sqlite:///{tmp_path}/mind.db", budget="calls=16", **SHORT)
     with Runtime(settings=settings) as runtime:
         answer = runtime.ask("What has changed?", repository.path)
         assert answer.status in ("success", "max_steps", "budget_exhausted")
@@ -123,10 +123,10 @@ def test_a_manager_hands_work_to_its_members_on_a_real_model(tmp_path: Path, rep
 def test_a_killed_beat_goes_on_without_asking_again(tmp_path: Path, repository: Repository) -> None:
     store = f"sqlite:///{tmp_path}/mind.db"
     command = [sys.executable, "-m", "dionysus", "beat", "--watch", str(repository.path), "--store", store]
-    chosen = {"DIONYSUS_MODEL": "local:smollm2", "DIONYSUS_MAX_TOKENS": "64", "DIONYSUS_BUDGET": "calls=6"}
+    chosen = {"DIONYSUS_MODEL": "local:smollm2", "DIONYSUS_MAX_TOKENS": "64", "DIONYSUS_BUDGET": "calls=5"}
     process = subprocess.Popen(command, env=os.environ | chosen, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    answered = _answered(tmp_path / "mind.db", 3, process)
-    process.kill()  # within the fourth call: the model is all that takes time
+    answered = _answered(tmp_path / "mind.db", 2, process)
+    process.kill()  # within the third call: the model is all that takes time
     process.communicate()
     with Runtime(store=store) as runtime:
         (trace,) = runtime.traces.list_traces()
@@ -347,6 +347,7 @@ from smolagents import ChatMessage
 model = LocalModel("smollm2", max_tokens=4000)
 hello = [ChatMessage(role="user", content=[{"type": "text", "text": "Write a very long story."}])]
 model.generate(hello, max_tokens=1)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes are started without one
 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     model.generate(hello)
