@@ -1,8 +1,8 @@
 """The head of a GGUF file: what a model is, how long its context may be, and what it will take in memory.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Read here, because the package `gguf` needs
-NumPy and two seconds for what is forty milliseconds of work (docs/decisions/0016), and llama.cpp's binding says no
-more of a file that it cannot load than that it cannot.
+NumPy and reads the whole vocabulary for it (docs/decisions/0016), and llama.cpp's binding says no more of a file that
+it cannot load than that it cannot.
 """
 
 import mmap
