@@ -14,6 +14,7 @@ from typing import Any
 from smolagents import MultiStepAgent
 from smolagents.memory import FinalAnswerStep
 
+from dionysus.callbacks.pruning import Limits as PruningLimits
 from dionysus.callbacks.pruning import Rule, prunable_tokens
 from dionysus.copying import as_it_ended
 from dionysus.errors import BadInput, LimitReached, ReplayDiverged
@@ -432,4 +433,4 @@ def _prunable(frame: Frame) -> int:
     agent = frame.agent
     if agent is None or frame.spent.chars_saved:
         return 0
-    return prunable_tokens(frame, agent.memory.system_prompt.system_prompt, str(agent.task or ""))
+    return prunable_tokens(frame, agent.memory.system_prompt.system_prompt, str(agent.task or ""), PruningLimits())

@@ -16,7 +16,7 @@ from smolagents.memory import CallbackRegistry as TheirCallbacks
 from smolagents.remote_executors import RemotePythonExecutor
 
 from dionysus.agents.tools import RecallObservation
-from dionysus.callbacks.pruning import steps_of_this_run
+from dionysus.callbacks.pruning import show_whole, steps_of_this_run
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.errors import BadInput
 from dionysus.journal import Frame, RecordedExecutor
@@ -24,8 +24,8 @@ from dionysus.journal.values import digest_of, name_of, plain
 
 log = logging.getLogger("dionysus")
 RECALL_LINE = (
-    "An observation that begins with `[cut N chars; recall_observation(STEP)]` was shown to you before and is kept in "
-    "short; recall_observation(STEP) brings the whole text back."
+    "Where you read `[cut N chars; recall_observation(STEP)]`, a text that you have seen is kept in short; "
+    "recall_observation(STEP) brings it back whole, recall_observation(STEP, QUERY) its passages on something."
 )
 """What pruning adds to the system prompt of an agent that does not say it already."""
 
@@ -165,10 +165,11 @@ def as_it_ended(agent: MultiStepAgent, frame: Frame) -> MultiStepAgent:
     if hasattr(agent, "python_executor"):
         executor = ran.python_executor
         going_on.python_executor = executor.inner if isinstance(executor, RecordedExecutor) else executor
-    if frame.pruned_chars:
-        whole = {done.number: done.observation for done in frame.finished if done.step_type == "action"}
+    if frame.kept_out:
+        whole = {done.number: done for done in frame.finished if done.step_type == "action"}
         for step in steps_of_this_run(ran):
-            step.observations = whole.get(step.step_number, step.observations)
+            if step.step_number in whole:
+                show_whole(step, whole[step.step_number])
     return going_on
 
 

@@ -8,7 +8,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import partial
 from itertools import count
@@ -25,7 +25,7 @@ from dionysus.callbacks.audit import Audit
 from dionysus.callbacks.basins import basin_activation_callback
 from dionysus.callbacks.flow import river_flow_callback
 from dionysus.callbacks.iwmt import iwmt_coherence_callback
-from dionysus.callbacks.pruning import MemoryPruning, Rule
+from dionysus.callbacks.pruning import Limits, MemoryPruning, Rule
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.callbacks.tracing import execution_trace_callback
 from dionysus.claims import Claims
@@ -154,6 +154,7 @@ class Recorder:
             if isinstance(getattr(agent, "python_executor", None), RemotePythonExecutor):
                 raise BadInput(f"{frame.agent_name!r} runs code remotely, out of reach of pruning; leave pruning off")
             tools = with_recall(clone, tools, frame)
+            frame.counts = True
         clone.tools = {name: recorded_tool(tool, frame) for name, tool in tools.items()}
         clone.managed_agents = {
             name: ManagedAgent(member.name, member.description, _StandIn(self, member, frame, rule, place))
@@ -216,7 +217,10 @@ class Recorder:
         """What a run of this agent depends on: the agent, and what the runtime adds to its prompts."""
         on = self._settings
         window = {"memory_window": on.memory_window} if rule == "window" else {}
-        ours = {"coherence": on.coherence, "flow": on.flow, "basins": on.basins, "pruning": rule, **window}
+        usual, limits = asdict(Limits()), asdict(on.pruning_limits)
+        cuts = {name: value for name, value in limits.items() if rule != "off" and value != usual[name]}
+        pruned = {"pruning": rule, **window, **({"pruning_limits": cuts} if cuts else {})}
+        ours = {"coherence": on.coherence, "flow": on.flow, "basins": on.basins, **pruned}
         return {"agent": made_of(agent), "runtime": ours}
 
     def _callbacks_for(self, frame: Frame, rule: Rule, place: str) -> CallbackRegistry:
@@ -232,8 +236,8 @@ class Recorder:
                 ActionStep,
                 partial(basin_activation_callback, memory=self._memory, basins=self._basins, place=place),
             )
+        pruning = MemoryPruning(rule, window=on.memory_window or 3, limits=on.pruning_limits)
         if rule != "off":
-            pruning = MemoryPruning(rule, window=on.memory_window or 3)
             registry.register(ActionStep, pruning.memory_pruning_callback)
         if self._audit is not None:
             registry.register(PlanningStep, self._audit.step_callback)
@@ -242,6 +246,8 @@ class Recorder:
         registry.extend(self.callbacks)
         registry.register(PlanningStep, execution_trace_callback, required=True)
         registry.register(ActionStep, execution_trace_callback, required=True)
+        if rule != "off":
+            registry.register(ActionStep, pruning.arrival_callback)
         frame.on_tool = registry.tool_called
         return registry
 

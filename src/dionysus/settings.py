@@ -6,9 +6,10 @@ Read by the runtime and the surfaces only; everyone below is handed values.
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from dionysus.callbacks.see_once import Limits as PruningLimits
 from dionysus.errors import BadInput
 
 DEFAULT_STORE = "sqlite:///.dionysus/mind.db"
@@ -65,6 +66,21 @@ class Settings(BaseSettings):
         validation_alias="AGENT_MEMORY_WINDOW",
         description="Steps kept whole; setting it chooses the window rule, 999 turns pruning off",
     )
+    prune_least: int = Field(
+        200, ge=1, description="Observations and errors of fewer characters stay whole; a stub's room for names"
+    )
+    prune_names: float = Field(
+        0.125, ge=0, le=1, description="Or that share of a text, if it is more, for the names that its stub keeps"
+    )
+    prune_thought: int = Field(
+        2_000, ge=0, description="See-once shows longer thoughts, once acted on, by their beginning and end; 0: whole"
+    )
+    prune_arriving: int = Field(
+        100_000, ge=0, description="Longer observations are shown by their beginning and end from the first; 0: whole"
+    )
+    keep_whole: str = Field(
+        "", description="Comma-separated, TOOL=N: its observations are shown whole in N prompts, not in one"
+    )
     trace: bool = Field(True, description="Write execution traces (the journal is always written)")
     mcp_servers: str = Field(
         "", description="MCP servers whose tools our agents get, one a line: URL, URL HEADER: VALUE, or a command"
@@ -96,10 +112,42 @@ class Settings(BaseSettings):
     )
     audit: Path | None = Field(None, description="File to append an audit log to, as JSON lines")
 
+    @field_validator("keep_whole")
+    @classmethod
+    def _keeps(cls, value: str) -> str:
+        _kept_whole(value)
+        return value
+
+    @property
+    def pruning_limits(self) -> PruningLimits:
+        """What is cut, and what is kept of it."""
+        return PruningLimits(
+            least=self.prune_least,
+            names=self.prune_names,
+            thought=self.prune_thought,
+            arriving=self.prune_arriving,
+            whole=_kept_whole(self.keep_whole),
+        )
+
     @property
     def pruning_rule(self) -> Literal["see-once", "window", "off"]:
         """The rule in force: a memory window, where set, goes before `pruning`."""
         return "window" if self.memory_window is not None and self.pruning != "off" else self.pruning
+
+
+def _kept_whole(text: str) -> dict[str, int]:
+    """`read_file=5, form=3`, read.
+
+    Raises:
+        ValueError: It is not of that form.
+    """
+    found = {}
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, prompts = map(str.strip, part.partition("="))
+        if not name.isidentifier() or not prompts.isdecimal() or not int(prompts):
+            raise ValueError(f"{part!r} is not TOOL=N, such as read_file=5")
+        found[name] = int(prompts)
+    return found
 
 
 def load_settings(**flags: object) -> Settings:

@@ -4,6 +4,7 @@ One tokenisation for all, so that what one part calls the same word the others d
 """
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Protocol, cast
 
@@ -19,6 +20,12 @@ _STOP = frozenset(
     between again
     """.split()
 )
+
+
+_PASSAGE = 400
+"""Characters: longer lines are split."""
+_ENOUGH = 6_000
+_HEAD = 3
 
 
 class _Stemmer(Protocol):
@@ -45,3 +52,45 @@ def words(text: str) -> list[str]:
 def stems(text: str) -> list[str]:
     """`words`, stemmed."""
     return [stem(w) for w in words(text)]
+
+
+def passages(text: str, query: str, *, most: int = _ENOUGH) -> str:
+    """The lines of a text that share a word with the query, in their order; `…` where others lie between.
+
+    Args:
+        most: Characters. Lines with more of the query's words go first; how many more there are is said at the end.
+    """
+    wanted = set(stems(query))
+    heads = [stem_[:_HEAD] for stem_ in wanted]
+    found = []
+    for place, piece in enumerate(_pieces(text)):
+        low = piece.lower()
+        if any(head in low for head in heads):  # most lines need no stemming
+            shared = len(wanted.intersection(stems(piece)))
+            if shared:
+                found.append((-shared, place, piece))
+    room, chosen = most, []
+    for ranked in sorted(found):
+        room -= len(ranked[2]) + 1
+        if room < 0:
+            break
+        chosen.append(ranked)
+    lines, last = [], -1
+    for _, place, piece in sorted(chosen, key=lambda ranked: ranked[1]):
+        lines += ["…"] * (place > last + 1) + [piece]
+        last = place
+    if len(found) > len(chosen):
+        lines.append(f"… {len(found) - len(chosen)} more passages match; ask for fewer things at once")
+    return "\n".join(lines)
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Lines; long ones in parts, cut between words where there are some."""
+    for line in text.splitlines():
+        start = 0
+        while len(line) - start > _PASSAGE:
+            space = line.rfind(" ", start + 1, start + _PASSAGE)
+            end = space if space > start else start + _PASSAGE
+            yield line[start:end].strip()
+            start = end
+        yield line[start:] if not start else line[start:].strip()

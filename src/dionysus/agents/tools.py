@@ -22,7 +22,7 @@ from dionysus.memory.goals import Goals, reached, touched
 from dionysus.memory.mental_models import Happened, MentalModels
 from dionysus.memory.semantic import SemanticMemory
 from dionysus.stores.contract import AgentExecutionTrace, Beat, Goal, Memory, Note
-from dionysus.words import stems
+from dionysus.words import passages, stems
 from dionysus.world import View, machine
 
 _INFORMATION_CHARS = 12_000
@@ -338,15 +338,13 @@ class ReviseMentalModel(_BeatTool):
 
 
 class RecallObservation(Tool):
-    """Brings the full text of a pruned observation back; for any agent whose run is recorded."""
+    """Brings the full text of what pruning cut back; for any agent whose run is recorded."""
 
     name = "recall_observation"
-    description = (
-        "The whole text of an earlier step's observation that is shown cut; with a query, its lines that match."
-    )
+    description = "The whole text of an earlier step that is shown cut; with a query, its passages that match."
     inputs: ClassVar[dict[str, Any]] = {
         "step": {"type": "integer", "description": "The number in the cut text."},
-        "query": {"type": "string", "description": "Words that the wanted lines hold.", "nullable": True},
+        "query": {"type": "string", "description": "Words that the wanted passages hold.", "nullable": True},
     }
     output_type = "string"
     idempotent = True
@@ -356,17 +354,20 @@ class RecallObservation(Tool):
         self.frame = frame
 
     def forward(self, step: int, query: str | None = None) -> str:
-        """The text, or its matching lines."""
-        seen = {done.number: done.observation for done in self.frame.finished if done.observation}
+        """The text, or its matching passages."""
+        acted = {done.number: done for done in self.frame.finished if done.step_type == "action"}
+        seen = {number: done for number, done in acted.items() if done.observation or done.error or done.thought}
         if step not in seen:
-            raise BadInput(f"step {step} has no observation; steps with one: {', '.join(map(str, seen)) or 'none yet'}")
-        text = str(seen[step])
-        wanted = set(stems(query or ""))
-        if not wanted:
+            raise BadInput(f"step {step} has no text; steps with one: {', '.join(map(str, seen)) or 'none yet'}")
+        cut = {c.get("part", "observation") for cuts in self.frame.effects["pruned"] for c in cuts if c["step"] == step}
+        done = seen[step]
+        parts = {"thought": done.thought, "observation": done.observation, "error": done.error}
+        wanted = cut or {"observation", "error"}
+        text = "\n".join(part for name, part in parts.items() if part and name in wanted)
+        if not query or not stems(query):
             return text
-        lines = [line for line in text.splitlines() if wanted & set(stems(line))]
-        return "\n".join(lines) or str(
-            Finding("nothing", f"no line of step {step} speaks of {quoted(query or '', 80)!r}")
+        return passages(text, query) or str(
+            Finding("nothing", f"no passage of step {step} speaks of {quoted(query, 80)!r}")
         )
 
 

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
+from dionysus.counting import count
 from dionysus.journal.secrets import Secrets
 from dionysus.journal.values import digest_of, plain
 from dionysus.stores.contract import DaySpending, Event
@@ -157,6 +159,13 @@ class Message:
 
     shown: Any = None
     """The content without its secrets, where it has some."""
+
+    @cached_property
+    def counted(self) -> int:
+        """Its length by `dionysus.counting`."""
+        content = self.plain["content"]
+        parts = [{"text": content}] if isinstance(content, str) else content or []
+        return sum(count(part["text"]) for part in parts if isinstance(part, dict) and part.get("text"))
 
     @classmethod
     def of(cls, role: str, content: Any, secrets: Secrets) -> "Message":

@@ -20,6 +20,7 @@ from smolagents import ActionStep, ChatMessage, CodeAgent, MultiStepAgent, Plann
 from smolagents.agents import RunResult
 from smolagents.utils import AgentMaxStepsError
 
+from dionysus.counting import counter
 from dionysus.errors import (
     CallUncertain,
     RecordEnded,
@@ -33,7 +34,7 @@ from dionysus.findings import quoted
 from dionysus.journal.events import Kind, Message, role_and_content
 from dionysus.journal.replaying import answer_of, error_fields, error_of, first_difference, result_of
 from dionysus.journal.run import Run
-from dionysus.journal.spending import Spent
+from dionysus.journal.spending import KeptOut, Spent
 from dionysus.journal.values import Said, change_again, changes_in, digest_of, packed, plain, said_of
 from dionysus.stores.contract import DaySpending, Event, Status, StepType, Usage
 
@@ -107,8 +108,10 @@ class Frame:
     finished: list[FinishedStep] = field(default_factory=list)
     effects: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     """The values of each effect so far, by name."""
-    pruned_chars: int = 0
-    """Characters that pruning keeps out of each prompt as things stand."""
+    kept_out: dict[str, KeptOut] = field(default_factory=lambda: defaultdict(KeptOut))
+    """What pruning keeps out of each prompt as things stand, by part of a step: `observation`, `thought`, `error`."""
+    counts: bool = False
+    """Whether prompts are counted, so that what pruning saves can be told in tokens."""
     sent: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     """Input tokens and characters of each model call, by step."""
     children: list["Frame"] = field(default_factory=list)
@@ -446,7 +449,8 @@ class Frame:
             yield called
             return
         self._must_be_live(position, "a call of the model")
-        body = {
+        kept_out = self._kept_out_of(kind)
+        body: dict[str, Any] = {
             "step": self._step,
             "model": str(getattr(model, "model_id", None) or type(model).__name__),
             "prompt": {
@@ -455,10 +459,12 @@ class Frame:
                 "add": [m.plain for m in prompt[same:]],
             },
             "prompt_chars": chars,
-            "pruned_chars": self.pruned_chars,
+            "pruned_chars": kept_out.chars,
         }
+        if self.counts and not within_tool:
+            counted = sum(message.counted for message in prompt)
+            body["counted"] = {"by": counter(), "prompt": counted, "pruned": kept_out.counted}
         self._prompts[kind] = prompt, self._begin_model_call(model, position, body, digest)
-        pruned = self.pruned_chars
         base = {"step": self._step, **({"within_tool": True} if within_tool else {})}
         try:
             yield called
@@ -486,10 +492,15 @@ class Frame:
             self.run.journal.spend(took)
         self.model_error = None
         with self.run.lock:
-            self.spent.answered(usage, chars=chars, pruned=pruned)
-            self.run.spent.answered(usage, chars=chars, pruned=pruned)
+            for spent in (self.spent, self.run.spent):
+                spent.answered(usage, {**body, "trace": self.trace_id})
         self.sent[self._step].append((usage.input_tokens, chars))
         self.tokens_per_s = usage.tokens_per_s
+
+    def _kept_out_of(self, kind: str) -> KeptOut:
+        """Of a prompt of that kind: those for plans hold no thoughts anyway, those of tools nothing of the agent's."""
+        shown = {"tool": (), "planning": ("observation", "error")}.get(kind, tuple(self.kept_out))
+        return sum((self.kept_out[part] for part in shown), KeptOut())
 
     def _begin_model_call(self, model: Any, position: str, body: dict[str, Any], digest: str) -> int:
         """Counts and writes the beginning of a call, both or neither; returns the event's number."""

@@ -85,11 +85,8 @@ class Past:
                 spent.model_calls += 1
         if event.kind == "model_called" and "usage" in body:
             started = self._found.get(("model_started", event.position))
-            chars = started.body if started is not None else {}
             for spent in self._spents(body["trace"]):
-                spent.answered(
-                    Usage(**body["usage"]), chars=chars.get("prompt_chars", 0), pruned=chars.get("pruned_chars", 0)
-                )
+                spent.answered(Usage(**body["usage"]), started.body if started is not None else {})
         if event.kind in (*_CALLS, "tool_started") and not body.get("within_tool"):
             self._left[place][event.position] = event
         self._found[event.kind, event.position] = event

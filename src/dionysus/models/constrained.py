@@ -296,7 +296,8 @@ def _usable(offered: Sequence[Offered], messages: Sequence[Any]) -> list[Offered
     """Without the members' optional argument for variables, which nothing but code can give, and without recall where
     nothing was cut."""
     is_cut = any(
-        role_of(message) == MessageRole.TOOL_RESPONSE and STUB.search(text_of(message)) for message in messages
+        role_of(message) in (MessageRole.TOOL_RESPONSE, MessageRole.ASSISTANT) and STUB.search(text_of(message))
+        for message in messages
     )
     return [
         replace(

@@ -113,6 +113,12 @@ class ModelCall:
     """Characters of text that were sent."""
     pruned_chars: int = 0
     """Characters that pruning kept out of this prompt."""
+    counted_by: str = ""
+    """What we counted of the prompt: `tekken`, `characters`; empty: nothing."""
+    counted: int = 0
+    """Its length."""
+    counted_pruned: int = 0
+    """The same of what pruning kept out."""
     error: str | None = None
 
 
@@ -145,7 +151,10 @@ class Pruned:
     before_step: int
     """The first action whose prompt shows the stub."""
     stub: str
+    """All stubs of the step, one below the other."""
     chars_saved: int
+    stubs: dict[str, str] = field(default_factory=dict)
+    """By part: `observation`, `thought`, `error`; empty in old records, which have only observations cut."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +244,8 @@ class AgentExecutionTrace:
     mended_calls: int = 0
     """Answers that were no valid call as they first came; see `Usage`."""
     tokens_saved: int = 0
-    """What pruning saved, estimated per call: reported input tokens × characters left out ÷ characters sent."""
+    """What pruning saved, estimated: our count of what it kept out × how many of the provider's tokens one of ours
+    stands for in this run (`dionysus.counting.Calibration`)."""
     coherence_min: float | None = None
     parent_trace_id: str | None = None
     """DELEGATED_FROM: the trace of the agent that handed this work on."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from dionysus.counting import Calibration, note_saving
 from dionysus.stores.contract import (
     AgentExecutionStep,
     AgentExecutionTrace,
@@ -47,6 +48,8 @@ class Story:
         """Steps whose rows are out of date."""
         self.links: list[tuple[int, float, int]] = []
         """Basins that were activated and whose links are not written: id, strength, step."""
+        self.calibrations: dict[str, Calibration] = {}
+        """See `note_saving`."""
         self.recalls: list[tuple[int, float, int]] = []
         """Memories that were recalled and whose links are not written: id, score, step."""
 
@@ -93,6 +96,7 @@ class Story:
 
 _SPENT = ("model_calls", "input_tokens", "cached_tokens", "output_tokens", "tokens_saved")
 _STEP_TOKENS = ("input_tokens", "cached_tokens", "output_tokens")
+_OF_PROMPTS = ("trace", "step", "prompt_chars", "pruned_chars", "counted")
 _COUNTS = ("step_count", "planning_count", "model_calls", *_STEP_TOKENS, "tokens_saved")
 
 
@@ -114,6 +118,7 @@ class Fold:
             for shared in self.stories.values():
                 shared.trace.update(dict.fromkeys(_SPENT, 0), usage_estimated=False, mended_calls=0)
                 shared.cost = 0.0
+                shared.calibrations.clear()
         handler = _HANDLERS.get(event.kind)
         if handler is not None:
             handler(story, event)
@@ -123,14 +128,18 @@ class Fold:
 def _model_started(story: Story, event: Event) -> None:
     body = event.body
     step = story.step(event)
+    counted = body.get("counted") or {}
     step["model_calls"][event.seq] = ModelCall(
         position=event.position,
         model=body["model"],
         started_at=event.at,
         prompt_chars=body["prompt_chars"],
         pruned_chars=body["pruned_chars"],
+        counted_by=counted.get("by", ""),
+        counted=counted.get("prompt", 0),
+        counted_pruned=counted.get("pruned", 0),
     )
-    step["asking"][event.position] = event.seq
+    step["asking"][event.position] = event.seq, {name: body.get(name) for name in _OF_PROMPTS}
     story.trace["model_calls"] += 1
 
 
@@ -140,7 +149,7 @@ def _model_called(story: Story, event: Event) -> None:
         _model_started(story, event)
     step = story.step(event)
     usage = Usage(**body.get("usage", {}))
-    started = step["asking"].pop(event.position)
+    started, sent = step["asking"].pop(event.position)
     call = replace(step["model_calls"][started], completed_at=event.at, usage=usage, error=body.get("error"))
     step["model_calls"][started] = call
     for name in _STEP_TOKENS:
@@ -149,7 +158,8 @@ def _model_called(story: Story, event: Event) -> None:
     step["thought"] = step.get("thought") or _content(body.get("answer", {}).get("content"))
     story.trace["usage_estimated"] = story.trace.get("usage_estimated", False) or usage.estimated
     story.trace["mended_calls"] = story.trace.get("mended_calls", 0) + usage.mended
-    story.trace["tokens_saved"] += _saved(call)
+    note_saving(story.calibrations, usage.input_tokens, sent)
+    story.trace["tokens_saved"] = sum(calibration.saved for calibration in story.calibrations.values())
     story.cost = None if story.cost is None or usage.cost_usd is None else story.cost + usage.cost_usd
 
 
@@ -184,9 +194,7 @@ def _effect(story: Story, event: Event) -> None:
             key = f"action.{cut['step']}"
             if key in story.steps:
                 story.changed.add(key)
-                story.steps[key]["pruned"] = Pruned(
-                    before_step=cut["before_step"], stub=cut["stub"], chars_saved=cut["chars_saved"]
-                )
+                story.steps[key]["pruned"] = _pruned(story.steps[key].get("pruned"), cut)
 
 
 def _step_finished(story: Story, event: Event) -> None:
@@ -302,8 +310,16 @@ def lowest(first: float | None, second: float | None) -> float | None:
     return min(scores, default=None)
 
 
-def _saved(call: ModelCall) -> int:
-    return round(call.usage.input_tokens * call.pruned_chars / call.prompt_chars) if call.prompt_chars else 0
+def _pruned(before: Pruned | None, cut: Fields) -> Pruned:
+    """What a step is shown as after one more cut: of another part of it, or a shorter stub of the same."""
+    stubs = dict(before.stubs) if before is not None else {}
+    stubs[cut.get("part", "observation")] = cut["stub"]
+    return Pruned(
+        before_step=cut["before_step"],
+        stub="\n".join(stubs.values()),
+        chars_saved=cut["chars_saved"] + (before.chars_saved if before is not None else 0),
+        stubs=stubs,
+    )
 
 
 def _content(content: Any) -> str | None:
