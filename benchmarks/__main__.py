@@ -7,7 +7,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks import api, beat, cache, kill, local, long, managed, outage, overhead, store
+from benchmarks import api, beat, cache, kill, local, long, managed, outage, overhead, store, tokens
 
 BENCHMARKS = {
     "api": api,
@@ -20,7 +20,11 @@ BENCHMARKS = {
     "outage": outage,
     "overhead": overhead,
     "store": store,
+    "tokens": tokens,
 }
+
+_OF = {"kills": ["kill"], "beats": ["outage"], "model": ["local", "cache"], "limit": ["tokens"], "planning": ["tokens"]}
+"""Which benchmarks an option is for."""
 
 
 def main() -> None:
@@ -33,16 +37,17 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="beat, managed: a folder to look at; local: tasks; cache: recorded runs; others: a text of observations",
+        help="beat, managed: a folder; local: tasks; cache, tokens: recorded runs; others: a text of observations",
     )
     parser.add_argument("--kills", type=int, help="kill: at random instants; default: 1000")
     parser.add_argument("--beats", type=int, help="outage: while the server is disturbed; default: 1000")
     parser.add_argument("--model", help="local, cache: such a model; default: local:smollm2")
+    parser.add_argument("--limit", type=int, help="tokens: play so many of the runs at most")
+    parser.add_argument("--planning", type=int, help="tokens: re-plan every so many actions; default: never")
     chosen = parser.parse_args()
-    given = {"kills": chosen.kills, "beats": chosen.beats, "model": chosen.model}
-    more = {name: value for name, value in given.items() if value is not None}
+    more = {name: getattr(chosen, name) for name in _OF if getattr(chosen, name) is not None}
     for name in more:
-        if chosen.name not in {"kills": ["kill"], "beats": ["outage"], "model": ["local", "cache"]}[name]:
+        if chosen.name not in _OF[name]:
             parser.error(f"--{name} is not for the benchmark {chosen.name}")
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     figures = {

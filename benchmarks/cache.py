@@ -12,21 +12,18 @@ Long runs exceed what a small model was trained for. Its text would mean nothing
 benchmark works on a copy of the weights whose head allows more.
 """
 
-import gzip
-import json
 import multiprocessing
 import os
 import struct
 import tempfile
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from smolagents import ChatMessage, LogLevel, Model, Tool, ToolCallingAgent
-from smolagents.models import ChatMessageToolCall, ChatMessageToolCallFunction, MessageRole
+from smolagents import ChatMessage
 
+from benchmarks.recorded import Player, agent_of, reading_this_project, runs_in
 from dionysus import Runtime
 from dionysus.callbacks.pruning import Rule
 from dionysus.models.gguf import read_head
@@ -38,8 +35,6 @@ STEPS = 60
 POLICIES: dict[str, Rule] = {"none": "off", "naive": "window", "ours": "see-once"}
 _CHARS_PER_TOKEN = 2.2
 """Fewer than any recorded run has: so much context is made room for."""
-_PIECE = 1_100
-"""Characters of an observation of the run that is made of this project's own files."""
 
 
 def run(*, short: bool, seed: int, data: Path | None, model: str = "local:smollm2") -> dict[str, Any]:
@@ -52,7 +47,7 @@ def run(*, short: bool, seed: int, data: Path | None, model: str = "local:smollm
         model: A local model.
     """
     steps = 8 if short else STEPS
-    record = _recorded(data, steps, seed) if data else _reading(steps)
+    record = _recorded(data, steps, seed) if data else reading_this_project(steps)
     spawn = multiprocessing.get_context("spawn")
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -70,13 +65,8 @@ def run(*, short: bool, seed: int, data: Path | None, model: str = "local:smollm
 def _played(record: dict[str, Any], weights: str, rule: Rule) -> dict[str, Any]:
     """One run under one policy, in a process of its own."""
     local = LocalModel(weights, context=read_head(Path(weights)).context, max_tokens=1, timeout_s=3600)
-    model = _Reading(local, record["steps"])
-    system, task = (
-        next((m["content"] for m in record["prefix"] if m["role"] == role), "") for role in ("system", "user")
-    )
-    agent = ToolCallingAgent([_Recorded(record["steps"])], model, max_steps=len(record["steps"]) + 1)
-    agent.logger.level = LogLevel.OFF
-    agent.prompt_templates["system_prompt"] = "{% raw %}" + system + "{% endraw %}"
+    model = _Reading(record, local)
+    agent, task = agent_of(record, model)
     os.environ.pop("AGENT_MEMORY_WINDOW", None)
     with tempfile.TemporaryDirectory() as own:
         settings = Settings(store=f"sqlite:///{own}/mind.db", memory_window=3 if rule == "window" else None)
@@ -98,16 +88,16 @@ def _played(record: dict[str, Any], weights: str, rule: Rule) -> dict[str, Any]:
     }
 
 
-class _Reading(Model):
-    """Has llama.cpp read every prompt, and says what the record says."""
+class _Reading(Player):
+    """Has llama.cpp read every prompt."""
 
-    def __init__(self, local: LocalModel, steps: Sequence[dict[str, Any]]) -> None:
-        super().__init__(model_id=local.model_id)
-        self._local, self._steps = local, steps
+    def __init__(self, record: dict[str, Any], local: LocalModel) -> None:
+        super().__init__(record, local.model_id)
+        self._local = local
         self.told: list[dict[str, float]] = []
         self._last = ""
 
-    def generate(self, messages: list[ChatMessage], *args: Any, **kwargs: Any) -> ChatMessage:
+    def asked(self, messages: list[ChatMessage], action: int | None) -> dict[str, Any]:
         read = self._local.generate(messages)
         timings = read.raw["timings"]
         prompt = timings["prompt_n"] + timings["cache_n"]
@@ -122,67 +112,14 @@ class _Reading(Model):
                 "seconds": timings["prompt_ms"] / 1000,
             }
         )
-        number = len(self.told)
-        if number > len(self._steps):
-            name, arguments, thought = "final_answer", {"answer": "done"}, "Done."
-        else:
-            step = self._steps[number - 1]
-            name, arguments, thought = "run", {"command": step["action"]}, step["thought"] or "Next."
-        function = ChatMessageToolCallFunction(name=name, arguments=arguments)
-        call = ChatMessageToolCall(id=f"call_{number}", type="function", function=function)
-        return ChatMessage(
-            role=MessageRole.ASSISTANT,
-            content=thought,
-            tool_calls=[call],
-            raw=read.raw,
-            token_usage=read.token_usage,
-        )
-
-
-class _Recorded(Tool):
-    name = "run"
-    description = "Runs a command."
-    inputs = {"command": {"type": "string", "description": "The command."}}  # noqa: RUF012 – smolagents' form
-    output_type = "string"
-
-    def __init__(self, steps: Sequence[dict[str, Any]]) -> None:
-        super().__init__()
-        self._seen = iter(step["obs"] or "" for step in steps)
-
-    def forward(self, command: str) -> str:
-        return next(self._seen)
+        return {"raw": read.raw, "token_usage": read.token_usage}
 
 
 def _recorded(data: Path, steps: int, seed: int) -> dict[str, Any]:
     """A run of a file that is long enough, cut to so many steps."""
-    with gzip.open(data, "rt") if data.suffix == ".gz" else data.open() as lines:
-        runs = [made for line in lines if len((made := json.loads(line))["steps"]) >= steps]
+    runs = [made for made in runs_in(data) if len(made["steps"]) >= steps]
     chosen = runs[(seed - 1) % len(runs)]
-    return {**chosen, "steps": [_plain(step) for step in chosen["steps"][:steps]]}
-
-
-def _plain(step: dict[str, Any]) -> dict[str, Any]:
-    return {name: step.get(name) or "" for name in ("thought", "action", "obs")}
-
-
-def _reading(steps: int) -> dict[str, Any]:
-    """A run that reads this project's files, piece by piece."""
-    root = Path(__file__).parents[1] / "src"
-    pieces = [
-        (f"{path.relative_to(root)}:{at}", text[at : at + _PIECE])
-        for path in sorted(root.rglob("*.py"))
-        for text in [path.read_text()]
-        for at in range(0, len(text) - _PIECE, _PIECE)
-    ]
-    chosen = pieces[:: max(1, len(pieces) // steps)][:steps]
-    return {
-        "id": "reading this project",
-        "prefix": [
-            {"role": "system", "content": "You read files and say what they are for."},
-            {"role": "user", "content": "Read the pieces one by one, then answer."},
-        ],
-        "steps": [{"thought": f"Next is {n}.", "action": f"show {n}", "obs": piece} for n, piece in chosen],
-    }
+    return {**chosen, "steps": chosen["steps"][:steps]}
 
 
 def _with_room(weights: Path, record: dict[str, Any], folder: Path) -> Path:

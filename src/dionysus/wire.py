@@ -62,6 +62,10 @@ class TokenReport(Answer):
 
     agents: tuple[TokenUsage, ...]
     """By name of the agent."""
+    runs: tuple[TokenUsage, ...]
+    """Of all agents of a run, newest first; empty unless asked for."""
+    days: tuple[TokenUsage, ...]
+    """Of what began on a UTC day, newest first; empty unless asked for."""
     total: TokenUsage
     since: datetime | None
     until: datetime | None

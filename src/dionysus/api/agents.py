@@ -1,6 +1,7 @@
 """`/api/agents`: traces, one trace, its replay, and token usage."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -77,11 +78,16 @@ def router_over(runtime: Runtime) -> APIRouter:
 
     @route("/token-usage", TokenReport, "Sum up tokens and money")
     def token_usage(query: Annotated[UsageQuery, Query()]) -> Response:
-        """Per agent and in all: input, cached, output, money, and what pruning saved."""
+        """Input, cached, written to the cache, output, money, and what pruning saved: per agent, in all, and per run or
+        day if asked for."""
         runtime.mark_interrupted()
-        sums = runtime.served_traces.token_usage(agent_name=query.agent, since=query.since, until=query.until)
-        total = total_usage(sums)
-        return json_of({"agents": sums, "total": total, "since": query.since, "until": query.until})
+        sums_of = partial(
+            runtime.served_traces.token_usage, agent_name=query.agent, since=query.since, until=query.until
+        )
+        agents = sums_of()
+        more = {f"{per}s": sums_of(by=per, limit=query.limit) if query.by == per else () for per in ("run", "day")}
+        report = {"agents": agents, **more, "total": total_usage(agents), "since": query.since, "until": query.until}
+        return json_of(report)
 
     return router
 

@@ -114,6 +114,6 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     ),
     "TraceReplay": to_jsonable_python(Replay(trace=_TRACE, scenes=(_SCENE,), next_after=2)),
     "TokenReport": to_jsonable_python(
-        {"agents": [_USAGE], "total": total_usage([_USAGE]), "since": None, "until": None}
+        {"agents": [_USAGE], "runs": [], "days": [], "total": total_usage([_USAGE]), "since": None, "until": None}
     ),
 }

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from dionysus.stores.contract import Status
+from dionysus.stores.contract import Per, Status
 from dionysus.traces.service import CURSOR
 
 _INSTANT = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-]\d\d:\d\d)")
@@ -37,8 +37,8 @@ class _Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, frozen=True)
 
 
-class UsageQuery(_Parameters):
-    """Which traces are summed up."""
+class SpanQuery(_Parameters):
+    """Which traces are meant."""
 
     agent: Annotated[Name | None, Field(examples=["heartbeat"])] = None
     """Only of the agent of this name."""
@@ -48,7 +48,16 @@ class UsageQuery(_Parameters):
     """Only traces that began before."""
 
 
-class TraceQuery(UsageQuery):
+class UsageQuery(SpanQuery):
+    """Which traces are summed up, and how."""
+
+    by: Annotated[Per, Field(examples=["day"])] = "agent"
+    """`run` or `day`: such sums, too."""
+    limit: Annotated[int, Field(strict=True, ge=1, le=1000, examples=[30]), BeforeValidator(_whole_number)] = 100
+    """At most so many of those."""
+
+
+class TraceQuery(SpanQuery):
     """Which traces are listed, and how many at once."""
 
     status: Annotated[Status | None, Field(examples=["success"])] = None

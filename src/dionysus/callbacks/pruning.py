@@ -110,7 +110,7 @@ def _acted(step: ActionStep) -> Acted:
     return Acted(
         number=step.step_number,
         thought=step.model_output if isinstance(step.model_output, str) else str(step.model_output or ""),
-        calls=str(step.tool_calls or ""),
+        calls=_said_in(calls),
         tools=_tools(calls),
         observation=step.observations or "",
         error=str(step.error or ""),
@@ -121,11 +121,26 @@ def _done(done: FinishedStep) -> Acted:
     return Acted(
         number=done.number,
         thought=done.thought or "",
-        calls=str(done.calls or ""),
+        calls=_said_in(done.calls),
         tools=_tools(done.calls),
         observation=done.observation or "",
         error=done.error or "",
     )
+
+
+def _said_in(calls: Any) -> str:
+    """Names and arguments of calls, without the escapes that Python or JSON would write."""
+    found: list[str] = []
+    waiting = [part for call in calls for part in call]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            waiting += [*part, *part.values()]
+        elif isinstance(part, list | tuple):
+            waiting += part
+        else:
+            found.append(str(part))
+    return "\n".join(found)
 
 
 def _tools(calls: Any) -> frozenset[str]:

@@ -26,6 +26,7 @@ from dionysus.cli.given import (
     text_of,
 )
 from dionysus.cli.shown import live_display, plain_run, print_json, printable, show_answer, show_report, show_run
+from dionysus.stores.contract import Per
 
 if TYPE_CHECKING:
     pass
@@ -84,20 +85,21 @@ def replay_trace(trace_id: TraceId = None, store: Store = None) -> None:
 
 
 @traces_app.command("tokens")
-def count_tokens(store: Store = None, as_json: Json = False) -> None:
-    """Tokens and money per agent."""
+def count_tokens(
+    by: Annotated[Per, typer.Option(help="sum up per agent, per run with all its agents, or per UTC day")] = "agent",
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="runs or days, newest first")] = 30,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Tokens and money: input, of it cached and written to the cache, output; what pruning saved is estimated."""
+    from dionysus.traces.render import usage_table
+
     with opened(store) as runtime:
-        sums = runtime.traces.token_usage()
+        sums = runtime.traces.token_usage(by=by, limit=-1 if by == "agent" else limit)
     if as_json:
         print_json([asdict(usage) for usage in sums])
         return
-    print(f"{'agent':<16}{'traces':>8}{'calls':>8}{'input':>12}{'cached':>12}{'output':>10}{'saved≈':>10}{'USD':>10}")
-    for u in sums:
-        cost = "unknown" if u.cost_usd is None else f"{u.cost_usd:.4f}"
-        print(
-            f"{u.agent_name:<16}{u.traces:>8,}{u.model_calls:>8,}{u.input_tokens:>12,}{u.cached_tokens:>12,}"
-            f"{u.output_tokens:>10,}{u.tokens_saved:>10,}{cost:>10}"
-        )
+    print(printable(usage_table(sums, by)))
 
 
 @runs_app.command("list")

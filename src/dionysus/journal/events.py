@@ -16,7 +16,7 @@ from enum import Enum
 from functools import cached_property
 from typing import Any, Literal, Protocol
 
-from dionysus.counting import count
+from dionysus.counting import count, frame
 from dionysus.journal.secrets import Secrets
 from dionysus.journal.values import digest_of, plain
 from dionysus.stores.contract import DaySpending, Event
@@ -162,10 +162,10 @@ class Message:
 
     @cached_property
     def counted(self) -> int:
-        """Its length by `dionysus.counting`."""
+        """Its length by `dionysus.counting`, its frame included."""
         content = self.plain["content"]
         parts = [{"text": content}] if isinstance(content, str) else content or []
-        return sum(count(part["text"]) for part in parts if isinstance(part, dict) and part.get("text"))
+        return frame() + sum(count(part["text"]) for part in parts if isinstance(part, dict) and part.get("text"))
 
     @classmethod
     def of(cls, role: str, content: Any, secrets: Secrets) -> "Message":

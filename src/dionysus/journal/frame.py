@@ -701,6 +701,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
     return {
         "input_tokens": usage.input_tokens,
         "cached_tokens": usage.cached_tokens,
+        **({"cache_write_tokens": usage.cache_write_tokens} if usage.cache_write_tokens else {}),
         "output_tokens": usage.output_tokens,
         "cost_usd": usage.cost_usd,
         "estimated": usage.estimated,

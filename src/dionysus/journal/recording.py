@@ -107,8 +107,10 @@ def _put_together(deltas: list[ChatMessageStreamDelta]) -> ChatMessage:
     reported = [delta.token_usage for delta in deltas if delta.token_usage]
     if not reported:
         answer.token_usage = None
-    cached = sum(getattr(usage, "cached_tokens", 0) for usage in reported)
-    answer.raw = {"usage": {"prompt_tokens_details": {"cached_tokens": cached}}}
+    details = {
+        name: sum(getattr(usage, name, 0) for usage in reported) for name in ("cached_tokens", "cache_write_tokens")
+    }
+    answer.raw = {"usage": {"prompt_tokens_details": details}}
     return answer
 
 

@@ -16,22 +16,24 @@ from smolagents.models import (
 )
 
 from dionysus.errors import MissingExtra, ModelError
+from dionysus.models.metering import cached_in, written_in
 
 _TRANSPORTS = ("httpx", "httpx2", "httpcore", "httpcore2")
 """What the openai package talks through, in one version or another; it passes on what breaks within a stream."""
 
 
 class CachedUsage(TokenUsage):
-    """smolagents' usage, with the tokens that came from the provider's prefix cache."""
+    """smolagents' usage, with the tokens that came from the provider's prefix cache, or were written there."""
 
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
 
     @classmethod
     def of(cls, usage: Any) -> "CachedUsage":
         """Of what an endpoint reports."""
         made = cls(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens)
-        details = getattr(usage, "prompt_tokens_details", None)
-        made.cached_tokens = getattr(details, "cached_tokens", None) or 0
+        made.cached_tokens = cached_in({"usage": usage})
+        made.cache_write_tokens = written_in({"usage": usage})
         return made
 
 

@@ -28,12 +28,14 @@ def measure(model: Any, message: ChatMessage, prompt_chars: int) -> Usage:
     else:
         inputs, outputs = reported.input_tokens, reported.output_tokens
     cached = min(inputs, cached_in(message.raw))
+    written = min(inputs - cached, written_in(message.raw))
     free = bool(getattr(model, "free", False))
     return Usage(
         input_tokens=inputs,
         cached_tokens=cached,
+        cache_write_tokens=written,
         output_tokens=outputs,
-        cost_usd=0.0 if free else _price(model, inputs, cached, outputs),
+        cost_usd=0.0 if free else _price(model, inputs, cached, written, outputs),
         estimated=estimated,
         mended=int(field_of(message.raw, "mended") or 0),
         tokens_per_s=_speed(message.raw),
@@ -42,7 +44,7 @@ def measure(model: Any, message: ChatMessage, prompt_chars: int) -> Usage:
 
 def is_priced(model: Any) -> bool:
     """Whether the price of a model's calls is known."""
-    return bool(getattr(model, "free", False)) or _price(model, 1, 0, 1) is not None
+    return bool(getattr(model, "free", False)) or _price(model, 1, 0, 0, 1) is not None
 
 
 def cached_in(raw: Any) -> int:
@@ -53,6 +55,24 @@ def cached_in(raw: Any) -> int:
         field_of(usage, "prompt_cache_hit_tokens"),
         field_of(usage, "cache_read_input_tokens"),
     )
+    return _first(reported)
+
+
+def written_in(raw: Any) -> int:
+    """The tokens that a provider's response says were written to its cache: Anthropic's `cache_creation_input_tokens`,
+    OpenRouter's `prompt_tokens_details.cache_write_tokens`."""
+    usage = field_of(raw, "usage")
+    details = field_of(usage, "prompt_tokens_details")
+    return _first(
+        (
+            field_of(usage, "cache_creation_input_tokens"),
+            field_of(details, "cache_write_tokens"),
+            field_of(details, "cache_creation_tokens"),
+        )
+    )
+
+
+def _first(reported: tuple[Any, ...]) -> int:
     return next((int(count) for count in reported if count and isinstance(count, int | float)), 0)
 
 
@@ -67,13 +87,13 @@ def field_of(holder: Any, name: str) -> Any:
     return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
 
 
-def _price(model: Any, inputs: int, cached: int, outputs: int) -> float | None:
+def _price(model: Any, inputs: int, cached: int, written: int, outputs: int) -> float | None:
     from genai_prices import Usage as Priced
     from genai_prices import calc_price
 
     try:
         price = calc_price(
-            Priced(input_tokens=inputs, cache_read_tokens=cached, output_tokens=outputs),
+            Priced(input_tokens=inputs, cache_read_tokens=cached, cache_write_tokens=written, output_tokens=outputs),
             model_ref=str(getattr(model, "model_id", None) or type(model).__name__),
             provider_api_url=getattr(model, "price_url", None),
         )

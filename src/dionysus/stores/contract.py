@@ -14,6 +14,7 @@ Status = Literal["running", "success", "max_steps", "error", "interrupted", "bud
 FINISHED: tuple[Status, ...] = ("success", "max_steps")
 """A run of one of these has its answer; any other that no process works on can go on."""
 StepType = Literal["planning", "action", "final"]
+Per = Literal["agent", "run", "day"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class Usage:
     """All prompt tokens, cached ones included."""
     cached_tokens: int = 0
     """Of these, read from the provider's prefix cache."""
+    cache_write_tokens: int = 0
+    """Of the input tokens, those that were written to that cache, where the provider charges for it."""
     output_tokens: int = 0
     cost_usd: float | None = 0.0
     """None: the price is not known (never shown as zero)."""
@@ -39,6 +42,7 @@ class Usage:
         return Usage(
             input_tokens=self.input_tokens + other.input_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens + other.cache_write_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             cost_usd=(self.cost_usd or 0.0) + (other.cost_usd or 0.0) if known else None,
             estimated=self.estimated or other.estimated,
@@ -179,6 +183,7 @@ class AgentExecutionStep:
     model_calls: tuple[ModelCall, ...] = ()
     input_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     output_tokens: int = 0
     coherence: float | None = None
     """In [0, 1]; None where nothing was assessed."""
@@ -238,6 +243,7 @@ class AgentExecutionTrace:
     model_calls: int = 0
     input_tokens: int = 0
     cached_tokens: int = 0
+    cache_write_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float | None = 0.0
     usage_estimated: bool = False
@@ -256,16 +262,22 @@ class AgentExecutionTrace:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenUsage:
-    """Token statistics over many traces, of one agent or of all."""
+    """Token statistics over many traces: of one agent, one run, one day, or of all."""
 
-    agent_name: str | None
+    agent_name: str | None = None
     """None: all agents together."""
+    run_id: str | None = None
+    """Of a sum over the agents of one run."""
+    day: str | None = None
+    """Of a sum over what began on one UTC day: `2026-11-21`."""
     traces: int = 0
     model_calls: int = 0
     input_tokens: int = 0
     """All prompt tokens, cached ones included."""
     cached_tokens: int = 0
     """Of these, read from the provider's prefix cache."""
+    cache_write_tokens: int = 0
+    """Of the input tokens, those that were written to that cache, where the provider charges for it."""
     output_tokens: int = 0
     cost_usd: float | None = 0.0
     """None: the price of some of it is not known."""
@@ -441,9 +453,16 @@ class TraceStore(Protocol):
         """The memories that a run kept (CREATED_MEMORY), in order of steps."""
 
     def token_usage(
-        self, *, agent_name: str | None = None, since: datetime | None = None, until: datetime | None = None
+        self,
+        *,
+        by: Per = "agent",
+        agent_name: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = -1,
     ) -> list[TokenUsage]:
-        """Sums per agent, by name, over traces that do not run. A sum with an unknown price has no price."""
+        """Sums over traces that do not run: per agent, by name, or per run or UTC day, newest first. A sum with an
+        unknown price has no price."""
 
 
 ChangeKind = Literal["trace", "step", "activation", "recall", "basin", "memory"]

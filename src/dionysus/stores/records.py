@@ -15,6 +15,7 @@ from dionysus.stores.contract import (
     CreatedMemory,
     DaySpending,
     Event,
+    Per,
     RecalledMemory,
     RunRecord,
     Status,
@@ -317,20 +318,27 @@ class Records:
         return [self._db.record(CreatedMemory, row) for row in rows]
 
     def token_usage(
-        self, *, agent_name: str | None = None, since: datetime | None = None, until: datetime | None = None
+        self,
+        *,
+        by: Per = "agent",
+        agent_name: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = -1,
     ) -> list[TokenUsage]:
-        """Sums per agent, by name, over traces that do not run. A sum with an unknown price has no price."""
+        """Sums over traces that do not run: per agent, by name, or per run or UTC day, newest first. A sum with an
+        unknown price has no price."""
         # "+": by the index that holds all that is summed, in the order of agents
         span = (to_us(since) if since else -(2**62), to_us(until) if until else 2**62)
         rows = self._db.rows(
-            "SELECT agent_name, count(*) AS traces, sum(model_calls) AS model_calls, "
+            f"SELECT {_PER[by]}, count(*) AS traces, sum(model_calls) AS model_calls, "
             "sum(input_tokens) AS input_tokens, sum(cached_tokens) AS cached_tokens, "
-            "sum(output_tokens) AS output_tokens, "
+            "sum(cache_write_tokens) AS cache_write_tokens, sum(output_tokens) AS output_tokens, "
             "sum(tokens_saved) AS tokens_saved, sum(cost_usd) AS cost_usd, sum(unpriced) AS unpriced, "
             "sum(estimated) AS estimated FROM traces WHERE (?1 IS NULL OR agent_name = ?1) "
             "AND +started_at >= ?2 AND +started_at < ?3 AND status <> 'running' "
-            "GROUP BY agent_name ORDER BY agent_name",
-            (agent_name, *span),
+            f"GROUP BY 1 ORDER BY {'1' if by == 'agent' else 'max(started_at) DESC, 1'} LIMIT ?4",
+            (agent_name, *span, limit),
         )
         return [_token_usage(dict(row)) for row in rows]
 
@@ -343,6 +351,9 @@ def under_name(event: Event, old: str, new: str) -> Event:
         if str(event.body.get(name) or "").partition("/")[0] == old
     }
     return replace(event, run_id=new, body={**event.body, **names})
+
+
+_PER = {"agent": "agent_name", "run": "run_id", "day": "date(started_at / 1000000, 'unixepoch') AS day"}
 
 
 def _token_usage(row: dict[str, Any]) -> TokenUsage:

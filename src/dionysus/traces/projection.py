@@ -94,8 +94,8 @@ class Story:
         return self.steps[key]
 
 
-_SPENT = ("model_calls", "input_tokens", "cached_tokens", "output_tokens", "tokens_saved")
-_STEP_TOKENS = ("input_tokens", "cached_tokens", "output_tokens")
+_STEP_TOKENS = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens")
+_SPENT = ("model_calls", *_STEP_TOKENS, "tokens_saved")
 _OF_PROMPTS = ("trace", "step", "prompt_chars", "pruned_chars", "counted")
 _COUNTS = ("step_count", "planning_count", "model_calls", *_STEP_TOKENS, "tokens_saved")
 

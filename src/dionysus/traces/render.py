@@ -1,10 +1,10 @@
 """Traces as text for people: the overview that `traces show` prints, and the whole story of `traces replay`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from dionysus.findings import plural
-from dionysus.stores.contract import AgentExecutionStep, AgentExecutionTrace
+from dionysus.stores.contract import AgentExecutionStep, AgentExecutionTrace, Per, TokenUsage
 from dionysus.traces.retelling import Replay, Scene, line_of
 from dionysus.traces.service import FullTrace
 
@@ -58,10 +58,26 @@ def tokens_of(trace: AgentExecutionTrace) -> str:
     """Tokens and price of a trace, in words."""
     if not trace.input_tokens and not trace.output_tokens:
         return "0 tokens"
-    cached = f" ({trace.cached_tokens:,} cached)" if trace.cached_tokens else ""
+    parts = [f"{trace.cached_tokens:,} cached"] if trace.cached_tokens else []
+    parts += [f"{trace.cache_write_tokens:,} written to the cache"] if trace.cache_write_tokens else []
+    cached = f" ({', '.join(parts)})" if parts else ""
     price = "price unknown" if trace.cost_usd is None else f"${trace.cost_usd:.4f}"
     estimated = ", estimated" if trace.usage_estimated else ""
     return f"{trace.input_tokens:,} tokens in{cached}, {trace.output_tokens:,} out{estimated}, {price}"
+
+
+def usage_table(sums: Sequence[TokenUsage], by: Per) -> str:
+    """Sums of tokens and money, a line each."""
+    names = [str(usage.agent_name or usage.run_id or usage.day) for usage in sums]
+    width = max([15, *map(len, names)]) + 1
+    counted = (("calls", 7), ("input", 11), ("cached", 11), ("written", 9), ("output", 9), ("saved≈", 10), ("USD", 9))
+    lines = [f"{by:<{width}}" + "".join(f"{name:>{room}}" for name, room in counted)]
+    for name, u in zip(names, sums, strict=True):
+        cost = "unknown" if u.cost_usd is None else f"{u.cost_usd:.4f}"
+        counts = (u.model_calls, u.input_tokens, u.cached_tokens, u.cache_write_tokens, u.output_tokens, u.tokens_saved)
+        shown = [*(f"{count:,}" for count in counts), cost]
+        lines.append(f"{name:<{width}}" + "".join(f"{v:>{room}}" for v, (_, room) in zip(shown, counted, strict=True)))
+    return "\n".join(lines)
 
 
 def _head(full: FullTrace) -> Iterator[str]:
@@ -78,7 +94,7 @@ def _head_of(trace: AgentExecutionTrace) -> Iterator[str]:
     mended = f", {plural(trace.mended_calls, 'answer')} mended" if trace.mended_calls else ""
     yield f"{plural(trace.model_calls, 'model call')}{mended}, {tokens_of(trace)}"
     if trace.tokens_saved:
-        yield f"pruning saved about {trace.tokens_saved:,} input tokens (estimated from characters)"
+        yield f"pruning saved about {trace.tokens_saved:,} input tokens (estimated)"
     if trace.coherence_min is not None:
         yield f"lowest coherence {trace.coherence_min:.2f}"
     if trace.parent_trace_id:

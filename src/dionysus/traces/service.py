@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypedDict, Unpack
 
 from dionysus.errors import BadInput, NotFound
@@ -13,6 +13,7 @@ from dionysus.stores.contract import (
     AgentExecutionTrace,
     BasinLink,
     CreatedMemory,
+    Per,
     Status,
     TokenUsage,
     TraceStore,
@@ -23,6 +24,7 @@ from dionysus.traces.projection import Story, lowest, stories_of
 CURSOR = r"(older|newer)_([0-9]{1,16})_([\s\S]+)"
 """What a cursor looks like: which way to go from which place, (started_at in microseconds since 1970, id)."""
 _OF_A_RUN = 100_000
+_NAMED: dict[Per, str] = {"agent": "agent_name", "run": "run_id", "day": "day"}
 _GIVEN = {"id", "trace_id", "order"}
 _STEP_FIELDS = {f.name for f in fields(AgentExecutionStep)} - _GIVEN
 
@@ -168,6 +170,7 @@ class ExecutionTraceService:
                     model_calls=trace.model_calls + len(step.model_calls),
                     input_tokens=trace.input_tokens + step.input_tokens,
                     cached_tokens=trace.cached_tokens + step.cached_tokens,
+                    cache_write_tokens=trace.cache_write_tokens + step.cache_write_tokens,
                     output_tokens=trace.output_tokens + step.output_tokens,
                     coherence_min=lowest(trace.coherence_min, step.coherence),
                 )
@@ -344,20 +347,37 @@ class ExecutionTraceService:
         )
 
     def token_usage(
-        self, *, agent_name: str | None = None, since: datetime | None = None, until: datetime | None = None
+        self,
+        *,
+        by: Per = "agent",
+        agent_name: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = -1,
     ) -> list[TokenUsage]:
-        """Sums per agent, by name; running traces as far as they are.
+        """Sums per agent, by name, or per run or UTC day, newest first; running traces as far as they are.
 
         Args:
             since, until: Of traces that began at the first or later, before the second.
+            limit: At most so many; -1: all.
         """
-        sums = {u.agent_name: u for u in self._store.token_usage(agent_name=agent_name, since=since, until=until)}
-        running = self.list_traces(agent_name=agent_name, status="running", since=since, until=until, limit=_OF_A_RUN)
-        for trace in running:
-            sums[trace.agent_name] = total_usage(
-                [sums.get(trace.agent_name, TokenUsage(agent_name=None)), _usage(trace)], of=trace.agent_name
-            )
-        return [sums[name] for name in sorted(sums, key=str)]
+        what = {"agent_name": agent_name, "since": since, "until": until}
+        found = self._store.token_usage(by=by, **what, limit=limit)  # type: ignore[arg-type]  # as given
+        name = _NAMED[by]
+        sums = {getattr(usage, name): usage for usage in found}
+        running = self.list_traces(**what, status="running", limit=_OF_A_RUN)  # type: ignore[arg-type]
+        met = []
+        for trace in running:  # newest first
+            key = f"{trace.started_at.astimezone(UTC):%Y-%m-%d}" if by == "day" else getattr(trace, name)
+            met += [] if key in sums or key in met else [key]
+            sums[key] = total_usage([sums.get(key, TokenUsage()), _usage(trace)], of={name: key})
+        if by == "agent":
+            ordered = sorted(sums, key=str)
+        elif by == "day":
+            ordered = sorted(sums, reverse=True)
+        else:
+            ordered = [*met, *(key for key in sums if key not in met)]
+        return [sums[key] for key in ordered][: None if limit < 0 else limit]
 
     def _stories(self, run_id: str) -> Mapping[str, Story]:
         return {} if self._journal is None else stories_of(self._journal, run_id)
@@ -397,21 +417,23 @@ def found_in(
     return trace
 
 
-def total_usage(sums: Iterable[TokenUsage], *, of: str | None = None) -> TokenUsage:
-    """Several sums as one, under the name `of`; None: of all agents."""
+def total_usage(sums: Iterable[TokenUsage], *, of: Mapping[str, str] | None = None) -> TokenUsage:
+    """Several sums as one, under the agent, run or day of `of`; None: of all."""
     parts = list(sums)
     added = {
         name: sum(getattr(part, name) for part in parts)
         for name in (f.name for f in fields(TokenUsage))
-        if name not in ("agent_name", "cost_usd")
+        if name not in (*_NAMED.values(), "cost_usd")
     }
     costs = [part.cost_usd for part in parts]
     known = [cost for cost in costs if cost is not None]
-    return TokenUsage(agent_name=of, cost_usd=sum(known, 0.0) if len(known) == len(costs) else None, **added)
+    named: dict[str, Any] = dict(of or {})
+    return TokenUsage(**named, cost_usd=sum(known, 0.0) if len(known) == len(costs) else None, **added)
 
 
 def _usage(trace: AgentExecutionTrace) -> TokenUsage:
-    counts = ("model_calls", "input_tokens", "cached_tokens", "output_tokens", "cost_usd", "tokens_saved")
+    tokens = ("input_tokens", "cached_tokens", "cache_write_tokens", "output_tokens", "tokens_saved")
+    counts = ("model_calls", *tokens, "cost_usd")
     return TokenUsage(
         agent_name=trace.agent_name,
         traces=1,

@@ -26,6 +26,7 @@ from dionysus.stores.contract import (
     CreatedMemory,
     Edge,
     Parcel,
+    Per,
     RecalledMemory,
     Status,
     T,
@@ -39,6 +40,11 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Record = TypeVar("Record")
 _ALWAYS = 2**62
+_PER = {
+    "agent": ("t.agent_name", "agent_name"),
+    "run": ("t.run_id", "run_id"),
+    "day": ("left(toString(datetime({epochMillis: t.started_at / 1000})), 10)", "day"),
+}
 _PARCEL_S = 60.0
 
 # Who makes a node names its owner in the same stroke, and others leave it alone: nothing is looked up before.
@@ -344,17 +350,28 @@ class GraphTraces:
         return sorted((CreatedMemory(**row) for row in rows), key=lambda m: (*_step(m.at_step), m.memory_id))
 
     def token_usage(
-        self, *, agent_name: str | None = None, since: datetime | None = None, until: datetime | None = None
+        self,
+        *,
+        by: Per = "agent",
+        agent_name: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = -1,
     ) -> list[TokenUsage]:
-        """Sums per agent, by name, over traces that do not run. A sum with an unknown price has no price."""
+        """Sums over traces that do not run: per agent, by name, or per run or UTC day, newest first. A sum with an
+        unknown price has no price."""
+        key, name = _PER[by]
+        order = name if by == "agent" else f"max(t.started_at) DESC, {name}"
         rows = self._rows(
             "MATCH (t:AgentExecutionTrace) WHERE t.started_at >= $since AND t.started_at < $until "
             "AND t.status <> 'running' AND ($agent_name IS NULL OR t.agent_name = $agent_name) "
-            "RETURN t.agent_name AS agent_name, count(*) AS traces, sum(t.model_calls) AS model_calls, "
+            f"RETURN {key} AS {name}, count(*) AS traces, sum(t.model_calls) AS model_calls, "
             "sum(t.input_tokens) AS input_tokens, sum(t.cached_tokens) AS cached_tokens, "
+            "sum(coalesce(t.cache_write_tokens, 0)) AS cache_write_tokens, "
             "sum(t.output_tokens) AS output_tokens, sum(t.tokens_saved) AS tokens_saved, sum(t.cost_usd) AS cost_usd, "
             "sum(CASE WHEN t.cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced, "
-            "sum(CASE WHEN t.usage_estimated THEN 1 ELSE 0 END) AS estimated ORDER BY agent_name",
+            "sum(CASE WHEN t.usage_estimated THEN 1 ELSE 0 END) AS estimated "
+            f"ORDER BY {order}{f' LIMIT {int(limit)}' if limit >= 0 else ''}",
             agent_name=None if agent_name is None else as_unicode(agent_name),
             since=to_us(since) if since else -_ALWAYS,
             until=to_us(until) if until else _ALWAYS,
