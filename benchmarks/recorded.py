@@ -77,6 +77,8 @@ class Player(Model):
         super().__init__(model_id=model_id)
         self._steps: Sequence[dict[str, Any]] = record["steps"]
         self._played = 0
+        self.offered: Sequence[Tool] = ()
+        """The tools of the prompt that is asked for."""
 
     def asked(self, messages: list[ChatMessage], action: int | None) -> dict[str, Any]:
         """What else the answer carries: `raw`, `token_usage`.
@@ -90,6 +92,7 @@ class Player(Model):
         self, messages: list[ChatMessage], stop_sequences: list[str] | None = None, *args: Any, **kwargs: Any
     ) -> ChatMessage:
         """The next answer."""
+        self.offered = kwargs.get("tools_to_call_from") or ()
         if "<end_plan>" in (stop_sequences or ()):
             return ChatMessage(role=MessageRole.ASSISTANT, content=PLAN, **self.asked(messages, None))
         self._played += 1

@@ -12,9 +12,12 @@ identifiers of an action that the model had seen, the share that no longer was i
 least one; *verbatim*: the same of five-word sequences; *compounds*: of paths, dates, dotted names. A run is *dearer* if
 it is billed at more than 1.02 of what it costs without pruning.
 
+What pruning adds to the agent – the schema of the tool `recall_observation` – is counted in every prompt for an action.
+
 `check` holds the counts against the provider's own, where the recording has them.
 """
 
+import json
 import multiprocessing
 import os
 import random
@@ -31,11 +34,12 @@ from statistics import correlation, median, quantiles
 from typing import Any
 
 from smolagents import ActionStep, ChatMessage
-from smolagents.models import MessageRole, TokenUsage
+from smolagents.models import MessageRole, TokenUsage, get_tool_json_schema
 from smolagents.utils import AgentError
 
 from benchmarks.recorded import Player, agent_of, reading_this_project, runs_in
 from dionysus import Runtime
+from dionysus.agents.tools import RecallObservation
 from dionysus.callbacks.see_once import Rule
 from dionysus.counting import count, counter
 from dionysus.settings import Settings
@@ -92,7 +96,8 @@ def _row(policy: str, played: list[dict[str, dict[str, Any]]]) -> dict[str, Any]
         return round(sum(f[part] for f in ours) / max(1, sum(f[whole] for f in ours)), 5)
 
     def less(what: Callable[[dict[str, Any]], float]) -> float:
-        return round(1 - float(sum(map(what, ours))) / float(sum(map(what, none))), 4)
+        cost, before = (sum(what(found) for found in side) for side in (ours, none))
+        return float(round(1 - cost / before, 4))
 
     billed = {name: less(lambda f, name=name: f["billed"][name]) for name in PRICES}  # type: ignore[misc]
     pairs = list(zip(ours, none, strict=True))
@@ -177,6 +182,7 @@ class _Counting(Player):
 
     def asked(self, messages: list[ChatMessage], action: int | None) -> dict[str, Any]:
         texts = [f"{m.role.value}\n{part['text']}" for m in messages for part in m.content]
+        texts[:0] = [json.dumps(get_tool_json_schema(t)) for t in self.offered if t.name == RecallObservation.name]
         if action is not None and action > len(self._steps):  # no recorded call
             return {"token_usage": TokenUsage(sum(map(_count, texts)), 0)}
         tokens = self._bill(texts, "plan" if action is None else "action")

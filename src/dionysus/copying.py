@@ -23,11 +23,6 @@ from dionysus.journal import Frame, RecordedExecutor
 from dionysus.journal.values import digest_of, name_of, plain
 
 log = logging.getLogger("dionysus")
-RECALL_LINE = (
-    "Where you read `[cut N chars; recall_observation(STEP)]`, a text that you have seen is kept in short; "
-    "recall_observation(STEP) brings it back whole, recall_observation(STEP, QUERY) its passages on something."
-)
-"""What pruning adds to the system prompt of an agent that does not say it already."""
 
 
 class Calls:
@@ -105,17 +100,10 @@ class StepCallbacks:
 
 
 def with_recall(clone: MultiStepAgent, tools: dict[str, Any], frame: Frame) -> dict[str, Any]:
-    """Adds what brings pruned observations back: a tool, and a line of the system prompt."""
+    """Adds the tool that brings back what pruning cut; its description is what tells an agent of stubs."""
     name = RecallObservation.name
     if name in tools or name in clone.managed_agents:
         raise BadInput(f"pruning adds a tool {name!r}, but {frame.agent_name!r} has one of that name; rename yours")
-    said = clone.initialize_system_prompt
-
-    def with_line() -> str:
-        prompt = str(said())
-        return prompt if f"{name}(STEP)" in prompt else f"{prompt}\n\n{RECALL_LINE}"
-
-    clone.initialize_system_prompt = with_line
     return {**tools, name: RecallObservation(frame)}
 
 

@@ -298,8 +298,8 @@ class Runtime:
         warning names those that can reach outside.
 
         Args:
-            pruning: `see-once` or `window` shortens what was seen; this adds a tool `recall_observation` and one line
-                to the system prompt. `off`: each result says what see-once would have saved.
+            pruning: `see-once` or `window` shortens what was seen; this adds a tool `recall_observation`. `off`:
+                each result says what see-once would have saved.
             budget: Of each run; default: the settings'.
             in_flight: What to do about a tool call that had begun when the process died, where the tool does not say
                 that it is `idempotent`: `report` it to the agent, `fail`, or `retry` it. Default: the settings'.

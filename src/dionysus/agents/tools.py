@@ -341,10 +341,12 @@ class RecallObservation(Tool):
     """Brings the full text of what pruning cut back; for any agent whose run is recorded."""
 
     name = "recall_observation"
-    description = "The whole text of an earlier step that is shown cut; with a query, its passages that match."
+    description = (
+        "The text that is cut at `[cut N chars; recall_observation(STEP)]`; with a query, its passages on that."
+    )
     inputs: ClassVar[dict[str, Any]] = {
-        "step": {"type": "integer", "description": "The number in the cut text."},
-        "query": {"type": "string", "description": "Words that the wanted passages hold.", "nullable": True},
+        "step": {"type": "integer", "description": "STEP"},
+        "query": {"type": "string", "description": "Words.", "nullable": True},
     }
     output_type = "string"
     idempotent = True
