@@ -12,7 +12,8 @@ identifiers of an action that the model had seen, the share that no longer was i
 least one; *verbatim*: the same of five-word sequences; *compounds*: of paths, dates, dotted names. A run is *dearer* if
 it is billed at more than 1.02 of what it costs without pruning.
 
-What pruning adds to the agent – the schema of the tool `recall_observation` – is counted in every prompt for an action.
+Counted are the texts of the messages. `with_tool` adds the schema of the tool that pruning brings, as JSON, in front of
+each prompt for an action; providers write it in forms of their own.
 
 `check` holds the counts against the provider's own, where the recording has them.
 """
@@ -96,8 +97,8 @@ def _row(policy: str, played: list[dict[str, dict[str, Any]]]) -> dict[str, Any]
         return round(sum(f[part] for f in ours) / max(1, sum(f[whole] for f in ours)), 5)
 
     def less(what: Callable[[dict[str, Any]], float]) -> float:
-        cost, before = (sum(what(found) for found in side) for side in (ours, none))
-        return float(round(1 - cost / before, 4))
+        cost, before = sum(map(what, ours), 0.0), sum(map(what, none), 0.0)
+        return round(1 - cost / before, 4)
 
     billed = {name: less(lambda f, name=name: f["billed"][name]) for name in PRICES}  # type: ignore[misc]
     pairs = list(zip(ours, none, strict=True))
@@ -109,6 +110,13 @@ def _row(policy: str, played: list[dict[str, dict[str, Any]]]) -> dict[str, Any]
         "tokens_reduction_median": round(median(1 - a["tokens"] / b["tokens"] for a, b in pairs), 4),
         "billed_reduction_pooled": billed,
         "runs_dearer_share": round(dearer["read0.1"], 4),
+        "with_tool": {
+            "tokens_reduction_pooled": less(lambda f: f["tokens"] + f["tool"] * f["actions"]),
+            "billed_reduction_pooled": {n: less(lambda f, n=n: _with_tool(f, n)) for n in PRICES},  # type: ignore[misc]
+            "runs_dearer_share": round(
+                sum(_with_tool(a, "read0.1") > 1.02 * b["billed"]["read0.1"] for a, b in pairs) / len(pairs), 4
+            ),
+        },
         "runs_dearer_share_by_price": {name: round(value, 4) for name, value in dearer.items()},
         "lost": share("lost", "identifiers"),
         "verbatim_lost": share("grams_lost", "grams"),
@@ -118,6 +126,12 @@ def _row(policy: str, played: list[dict[str, dict[str, Any]]]) -> dict[str, Any]
         "plan_tokens": sum(f["plan_tokens"] for f in ours),
         "tokens_saved_as_reported": sum(f["told_saved"] for f in ours),
     }
+
+
+def _with_tool(found: dict[str, Any], price: str) -> float:
+    """Billed, the tool's schema included: it is the beginning of what is cached from the second prompt on."""
+    new, read = PRICES[price]
+    return float(found["billed"][price] + found["tool"] * (new + read * (found["actions"] - 1)))
 
 
 def _check(runs: list[list[tuple[int, int]]]) -> dict[str, Any] | None:
@@ -161,7 +175,9 @@ def _play(record: dict[str, Any], policy: str, planning: int | None) -> dict[str
             except AgentError as error:  # it cannot be pickled
                 raise RuntimeError(f"run {record['id']} under {policy}: {error}") from None
     assert result.status == "success", (record["id"], policy, result.error)
-    return {**model.figures, "provider": model.provider, "told_saved": result.tokens_saved}
+    schemas = [json.dumps(get_tool_json_schema(t)) for t in model.offered if t.name == RecallObservation.name]
+    tool = sum(map(_count, schemas))
+    return {**model.figures, "provider": model.provider, "told_saved": result.tokens_saved, "tool": tool}
 
 
 class _Counting(Player):
@@ -182,7 +198,6 @@ class _Counting(Player):
 
     def asked(self, messages: list[ChatMessage], action: int | None) -> dict[str, Any]:
         texts = [f"{m.role.value}\n{part['text']}" for m in messages for part in m.content]
-        texts[:0] = [json.dumps(get_tool_json_schema(t)) for t in self.offered if t.name == RecallObservation.name]
         if action is not None and action > len(self._steps):  # no recorded call
             return {"token_usage": TokenUsage(sum(map(_count, texts)), 0)}
         tokens = self._bill(texts, "plan" if action is None else "action")

@@ -342,11 +342,12 @@ class RecallObservation(Tool):
 
     name = "recall_observation"
     description = (
-        "The text that is cut at `[cut N chars; recall_observation(STEP)]`; with a query, its passages on that."
+        "Where you read `[cut N chars; recall_observation(STEP)]`, a text that you saw is kept in short: this brings "
+        "it back, with a query only its passages."
     )
     inputs: ClassVar[dict[str, Any]] = {
         "step": {"type": "integer", "description": "STEP"},
-        "query": {"type": "string", "description": "Words.", "nullable": True},
+        "query": {"type": "string", "description": "What to look for.", "nullable": True},
     }
     output_type = "string"
     idempotent = True
