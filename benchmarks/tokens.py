@@ -94,10 +94,13 @@ def _row(policy: str, played: list[dict[str, dict[str, Any]]]) -> dict[str, Any]
     ours, none = [found[policy] for found in played], [found["none"] for found in played]
 
     def share(part: str, whole: str) -> float:
-        return round(sum(f[part] for f in ours) / max(1, sum(f[whole] for f in ours)), 5)
+        of_it: int = sum(f[part] for f in ours)
+        of_all: int = sum(f[whole] for f in ours)
+        return round(of_it / max(1, of_all), 5)
 
-    def less(what: Callable[[dict[str, Any]], float]) -> float:
-        cost, before = sum(map(what, ours), 0.0), sum(map(what, none), 0.0)
+    def less(what: Callable[[dict[str, Any]], Any]) -> float:
+        cost: float = sum(map(what, ours))
+        before: float = sum(map(what, none))
         return round(1 - cost / before, 4)
 
     billed = {name: less(lambda f, name=name: f["billed"][name]) for name in PRICES}  # type: ignore[misc]

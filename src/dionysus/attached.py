@@ -44,12 +44,12 @@ class RecordedRun:
     error: str | None = None
     """Why there is no final answer of its own: the steps, or a limit, were used up."""
     tokens_saved: int = 0
-    """What pruning kept out of prompts; estimated: reported input tokens × characters left out ÷ sent, per call."""
+    """Input tokens that pruning kept out of prompts, estimated; see `dionysus.counting.Calibration`."""
     _frame: Frame | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def tokens_prunable(self) -> int | None:
-        """What see-once would have kept out where pruning is off; estimated in the same way. None: only the recorded
+        """What see-once would have kept out where pruning is off, estimated by characters. None: only the recorded
         answer was read."""
         return sum(map(_prunable, _all(self._frame))) if self._frame is not None else None
 

@@ -55,6 +55,8 @@ class BeatReport:
     observations_pruned: int = 0
     chars_saved: int = 0
     """Characters that pruning kept out, summed over all prompts."""
+    tokens_saved: int = 0
+    """Input tokens that these are, estimated; see `dionysus.counting.Calibration`."""
     basins_activated: int = 0
     seconds: float = 0.0
     since: datetime | None = None
@@ -229,8 +231,11 @@ class Heart(Cycle):
             model_calls=frame.spent.model_calls,
             usage=frame.spent.usage,
             prompt_chars=frame.spent.prompt_chars,
-            observations_pruned=sum(len(cuts) for cuts in frame.effects["pruned"]),
+            observations_pruned=len(
+                {c["step"] for cuts in frame.effects["pruned"] for c in cuts if c.get("part") in (None, "observation")}
+            ),
             chars_saved=frame.spent.chars_saved,
+            tokens_saved=frame.spent.tokens_saved,
             basins_activated=len({b["id"] for basins in frame.effects["basins"] for b in basins}),
             seconds=self._seconds_since(beat.started_at),
             reflex=bool(getattr(model, "is_reflex", False)),

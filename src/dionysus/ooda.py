@@ -52,6 +52,8 @@ class Answer:
     """Characters that were sent over all model calls."""
     chars_saved: int = 0
     """Characters that pruning kept out, summed over all prompts."""
+    tokens_saved: int = 0
+    """Input tokens that these are, estimated; see `dionysus.counting.Calibration`."""
     seconds: float = 0.0
     reflex: bool = False
     """Rules thought, not an LLM."""
@@ -145,6 +147,7 @@ class Mind(Cycle):
             usage=spent.usage,
             prompt_chars=spent.prompt_chars,
             chars_saved=spent.chars_saved,
+            tokens_saved=spent.tokens_saved,
             seconds=(self._clock() - senses.now).total_seconds(),
             reflex=bool(getattr(model, "is_reflex", False)),
         )

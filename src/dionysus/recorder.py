@@ -31,9 +31,10 @@ from dionysus.callbacks.tracing import execution_trace_callback
 from dionysus.claims import Claims
 from dionysus.copying import Calls, StepCallbacks, as_it_ended, made_of, own_executor, with_recall
 from dionysus.errors import BadInput, DionysusError, LimitReached, RecordEnded, RunAborted, RunInterrupted
-from dionysus.journal import Frame, RecordedExecutor, recorded_model, recorded_tool
+from dionysus.journal import Frame, RecordedExecutor, as_they_are, recorded_model, recorded_tool
 from dionysus.memory.basins import Basins
 from dionysus.memory.semantic import SemanticMemory
+from dionysus.models.marks import marked
 from dionysus.settings import Settings
 from dionysus.stores.contract import Status
 
@@ -147,7 +148,8 @@ class Recorder:
         clone.memory = copy.copy(agent.memory)
         clone.memory.steps = list(agent.memory.steps)
         clone.state = dict(agent.state)
-        clone.model = recorded_model(agent.model, frame)
+        dress = marked if self._settings.cache_marks else as_they_are
+        clone.model = recorded_model(agent.model, frame, dress=dress)
         clone.monitor = Monitor(clone.model, agent.logger)
         tools = dict(agent.tools)
         if rule != "off":

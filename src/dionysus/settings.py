@@ -78,6 +78,9 @@ class Settings(BaseSettings):
     prune_arriving: int = Field(
         100_000, ge=0, description="Longer observations are shown by their beginning and end from the first; 0: whole"
     )
+    cache_marks: bool = Field(
+        True, description="Mark where the prompt cache should end, for models of Anthropic, which wants to be told"
+    )
     keep_whole: str = Field(
         "", description="Comma-separated, TOOL=N: its observations are shown whole in N prompts, not in one"
     )

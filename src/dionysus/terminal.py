@@ -19,7 +19,6 @@ from dionysus.findings import Finding, parse, plural, quoted
 from dionysus.journal import Frame
 from dionysus.models.reflex.kinds import weight_of
 from dionysus.runtime import Answer, BeatReport, RunSummary, Waking
-from dionysus.stores.contract import Usage
 from dionysus.traces.lineage import Delegate
 
 _PIPE_WIDTH = 120
@@ -121,9 +120,7 @@ def print_answer(out: Console, answer: Answer, *, command: str | None) -> None:
     for line in lines:
         out.print(_fitted(line, out, indent=4), style="dim", markup=False, soft_wrap=True)
     out.print()
-    sent = answer.prompt_chars + answer.chars_saved
-    parts = [plural(len(answer.sources), "agent"), f"{answer.seconds:.1f} s"]
-    parts.append(_spent(answer.model_calls, answer.usage, sent, reflex=answer.reflex))
+    parts = [plural(len(answer.sources), "agent"), f"{answer.seconds:.1f} s", _spent(answer)]
     ends = [", ".join(parts) + "."]
     if answer.reflex and answer.text:
         ends.append("Written by rules, not by an LLM: lines are copied from the members' reports [n], shortened.")
@@ -202,28 +199,32 @@ def idle_line(report: BeatReport) -> str:
 
 def totals(report: BeatReport) -> str:
     """Plans, actions, pruning, time, calls, tokens, money."""
-    sent = report.prompt_chars + report.chars_saved
-    share = f" (−{100 * report.chars_saved / sent:.0f} % of what would have been sent)" if report.chars_saved else ""
-    spent = _spent(report.model_calls, report.usage, sent, reflex=report.reflex)
+    share = 100 * report.chars_saved / (report.prompt_chars + report.chars_saved) if report.chars_saved else 0
+    pruned = f" (−{share:.0f} % of what would have been sent)" if share else ""
     parts = [
         f"{plural(report.plans, 'plan')}, {plural(report.actions, 'action')}",
         f"{plural(report.basins_activated, 'basin')} activated",
-        f"{plural(report.observations_pruned, 'observation')} pruned{share}",
+        f"{plural(report.observations_pruned, 'observation')} pruned{pruned}",
         f"{report.seconds:.1f} s",
-        spent,
+        _spent(report),
     ]
     return ", ".join(parts) + "."
 
 
-def _spent(calls: int, usage: Usage, sent: int, *, reflex: bool) -> str:
-    if reflex:
-        return f"{calls} reflex calls, 0 LLM tokens (an LLM would have read ≈ {sent // 4000}k)"
-    cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
+def _spent(report: BeatReport | Answer) -> str:
+    """Calls, tokens, money, and what pruning saved of them."""
+    calls, usage = report.model_calls, report.usage
+    if report.reflex:
+        return f"{calls} reflex calls, 0 LLM tokens (an LLM would have read ≈ {report.prompt_chars // 4000}k)"
+    cached = [f"{usage.cached_tokens:,} cached"] if usage.cached_tokens else []
+    cached += [f"{usage.cache_write_tokens:,} written to the cache"] if usage.cache_write_tokens else []
+    of_it = f" ({', '.join(cached)})" if cached else ""
     price = "price unknown" if usage.cost_usd is None else f"${usage.cost_usd:.4f}"
     about = "estimated " if usage.estimated else ""
-    tokens = f"{about}{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out, {price}"
+    tokens = f"{about}{usage.input_tokens:,} tokens in{of_it}, {usage.output_tokens:,} out, {price}"
     mended = f", {plural(usage.mended, 'answer')} mended" if usage.mended else ""
-    return f"{plural(calls, 'model call')}, {tokens}{mended}"
+    saved = f", pruning saved ≈ {report.tokens_saved:,} tokens (estimated)" if report.tokens_saved else ""
+    return f"{plural(calls, 'model call')}, {tokens}{mended}{saved}"
 
 
 def _called(step: ActionStep, frame: Frame) -> list[str]:

@@ -7,7 +7,7 @@
 from dionysus.journal.budget import Budget
 from dionysus.journal.events import Journal
 from dionysus.journal.frame import FinishedStep, Frame, ToolEvent
-from dionysus.journal.recording import RecordedExecutor, recorded_model, recorded_tool
+from dionysus.journal.recording import RecordedExecutor, as_they_are, recorded_model, recorded_tool
 from dionysus.journal.replaying import Past
 from dionysus.journal.run import InFlight, Limits, Run
 
@@ -22,6 +22,7 @@ __all__ = [
     "RecordedExecutor",
     "Run",
     "ToolEvent",
+    "as_they_are",
     "recorded_model",
     "recorded_tool",
 ]

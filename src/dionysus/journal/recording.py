@@ -23,23 +23,33 @@ from dionysus.errors import CallUncertain, ToolRefused
 from dionysus.journal.frame import Frame
 from dionysus.journal.values import packed, unpacked
 
+Dress = Callable[[list[ChatMessage], Any], list[ChatMessage]]
 
-def recorded_model(model: Any, frame: Frame, *, within_tool: bool = False) -> "RecordedModel":
+
+def as_they_are(messages: list[ChatMessage], model: Any) -> list[ChatMessage]:
+    """The messages of a prompt as the model is to get them: unchanged."""
+    return messages
+
+
+def recorded_model(
+    model: Any, frame: Frame, *, within_tool: bool = False, dress: Dress = as_they_are
+) -> "RecordedModel":
     """`model`, on the record; it streams if `model` does.
 
     Args:
         within_tool: A tool uses it: its calls belong to the step in which the tool runs.
+        dress: What the model is sent instead of a prompt's messages, which are on record without it.
     """
     kind = StreamingRecordedModel if hasattr(model, "generate_stream") else RecordedModel
-    return kind(model, frame, within_tool=within_tool)
+    return kind(model, frame, within_tool=within_tool, dress=dress)
 
 
 class RecordedModel(Model):
     """A model on the record: metered, journaled before its answer is used, with deterministic call ids."""
 
-    def __init__(self, inner: Any, frame: Frame, *, within_tool: bool = False) -> None:
+    def __init__(self, inner: Any, frame: Frame, *, within_tool: bool, dress: Dress) -> None:
         super().__init__(model_id=getattr(inner, "model_id", None))
-        self.inner, self._frame, self._within_tool = inner, frame, within_tool
+        self.inner, self._frame, self._within_tool, self._dress = inner, frame, within_tool, dress
         self.tool_name_key = getattr(inner, "tool_name_key", "name")
         self.tool_arguments_key = getattr(inner, "tool_arguments_key", "arguments")
 
@@ -53,7 +63,8 @@ class RecordedModel(Model):
         options = _options(args, kwargs)
         with self._frame.model_call(self.inner, messages, options, within_tool=self._within_tool) as called:
             if not called.is_recalled:
-                made = self._frame.run.awaited(lambda: [self.inner.generate(called.messages, **options)])
+                dressed = self._dress(called.messages, self.inner)
+                made = self._frame.run.awaited(lambda: [self.inner.generate(dressed, **options)])
                 called.answer = next(made)
         return called.answer
 
@@ -79,7 +90,8 @@ class StreamingRecordedModel(RecordedModel):
             if called.answer is not None:
                 yield _as_delta(called.answer)
                 return
-            for delta in self._frame.run.awaited(lambda: self.inner.generate_stream(called.messages, **options)):
+            dressed = self._dress(called.messages, self.inner)
+            for delta in self._frame.run.awaited(lambda: self.inner.generate_stream(dressed, **options)):
                 deltas.append(delta)
                 yield delta
             called.answer = _put_together(deltas)
