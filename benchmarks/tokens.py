@@ -127,6 +127,7 @@ def _row(policy: str, played: list[dict[str, dict[str, Any]]]) -> dict[str, Any]
         "compounds_lost": share("compounds_lost", "compounds"),
         "compound_recalls_needed": share("compound_recalls", "actions"),
         "plan_tokens": sum(f["plan_tokens"] for f in ours),
+        "tokens_saved": sum(b["all_tokens"] - a["all_tokens"] for a, b in pairs),
         "tokens_saved_as_reported": sum(f["told_saved"] for f in ours),
     }
 
@@ -189,7 +190,7 @@ class _Counting(Player):
     def __init__(self, record: dict[str, Any]) -> None:
         super().__init__(record)
         self._last: dict[str, list[str]] = {}
-        self.figures: dict[str, Any] = {"tokens": 0, "plan_tokens": 0, "actions": 0}
+        self.figures: dict[str, Any] = {"tokens": 0, "all_tokens": 0, "plan_tokens": 0, "actions": 0}
         self.figures |= dict.fromkeys((name for names in _COUNTED.values() for name in names), 0)
         self.figures["billed"] = dict.fromkeys(PRICES, 0.0)
         self.provider: list[tuple[int, int]] = []
@@ -201,6 +202,7 @@ class _Counting(Player):
 
     def asked(self, messages: list[ChatMessage], action: int | None) -> dict[str, Any]:
         texts = [f"{m.role.value}\n{part['text']}" for m in messages for part in m.content]
+        self.figures["all_tokens"] += sum(map(_count, texts))
         if action is not None and action > len(self._steps):  # no recorded call
             return {"token_usage": TokenUsage(sum(map(_count, texts)), 0)}
         tokens = self._bill(texts, "plan" if action is None else "action")

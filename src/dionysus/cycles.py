@@ -31,6 +31,7 @@ class Means:
     recorder: Recorder
     watch: Watch
     planning: bool
+    beat_steps: int
     pruning: Rule
     limits: Limits
     in_flight: InFlight

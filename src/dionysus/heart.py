@@ -157,8 +157,12 @@ class Heart(Cycle):
         return beat
 
     def _agent(self, senses: Senses, model: Any, others: Sequence[Tool] = ()) -> HeartbeatAgent:
-        planning = PLANNING_INTERVAL if self._means.planning else None
-        return HeartbeatAgent(without_clashes(heartbeat_tools(senses), others), model, planning_interval=planning)
+        return HeartbeatAgent(
+            without_clashes(heartbeat_tools(senses), others),
+            model,
+            planning_interval=PLANNING_INTERVAL if self._means.planning else None,
+            max_steps=self._means.beat_steps,
+        )
 
     def _work(
         self,

@@ -135,6 +135,7 @@ class Runtime:
             recorder=self._recorder,
             watch=self._watch,
             planning=on.planning,
+            beat_steps=on.beat_steps,
             pruning=on.pruning_rule,
             limits=Limits(model_timeout_s=on.model_timeout_s if self._waits else None),
             in_flight=on.in_flight,

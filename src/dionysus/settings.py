@@ -53,6 +53,7 @@ class Settings(BaseSettings):
         None, description="A regular expression: what matches it is replaced in prompts and store, as known secrets are"
     )
     planning: bool = Field(True, description="Plan before actions 1, 4, 7 and 10")
+    beat_steps: int = Field(10, ge=1, le=1000, description="Actions that a heartbeat takes at most")
     coherence: bool = Field(True, description="Put the IWMT coherence into every plan")
     coherence_warning: float = Field(0.5, ge=0, le=1, description="Warn in plans below this coherence")
     flow: bool = Field(True, description="Put the river flow into the plans of agents with members")

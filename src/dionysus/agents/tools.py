@@ -342,12 +342,11 @@ class RecallObservation(Tool):
 
     name = "recall_observation"
     description = (
-        "Where you read `[cut N chars; recall_observation(STEP)]`, a text that you saw is kept in short: this brings "
-        "it back, with a query only its passages."
+        "Brings back what you saw where now is `[cut N chars; recall_observation(STEP)]`; with a query, its passages."
     )
     inputs: ClassVar[dict[str, Any]] = {
         "step": {"type": "integer", "description": "STEP"},
-        "query": {"type": "string", "description": "What to look for.", "nullable": True},
+        "query": {"type": "string", "description": "Words.", "nullable": True},
     }
     output_type = "string"
     idempotent = True
