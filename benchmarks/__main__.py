@@ -7,12 +7,13 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks import api, beat, cache, kill, local, long, managed, outage, overhead, store, tokens
+from benchmarks import api, beat, cache, facts, kill, local, long, managed, outage, overhead, store, tokens
 
 BENCHMARKS = {
     "api": api,
     "beat": beat,
     "cache": cache,
+    "facts": facts,
     "kill": kill,
     "local": local,
     "long": long,
@@ -37,7 +38,7 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="beat, managed: a folder; local: tasks; cache, tokens: recorded runs; others: a text of observations",
+        help="beat, facts, managed: a folder; local: tasks; cache, tokens: recorded runs; others: a text",
     )
     parser.add_argument("--kills", type=int, help="kill: at random instants; default: 1000")
     parser.add_argument("--beats", type=int, help="outage: while the server is disturbed; default: 1000")

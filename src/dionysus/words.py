@@ -4,7 +4,7 @@ One tokenisation for all, so that what one part calls the same word the others d
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Protocol, cast
 
@@ -24,7 +24,6 @@ _STOP = frozenset(
 
 _PASSAGE = 400
 """Characters: longer lines are split."""
-_ENOUGH = 6_000
 _HEAD = 3
 
 
@@ -54,34 +53,55 @@ def stems(text: str) -> list[str]:
     return [stem(w) for w in words(text)]
 
 
-def passages(text: str, query: str, *, most: int = _ENOUGH) -> str:
+def passages(text: str, query: str, *, most: int) -> str:
     """The lines of a text that share a word with the query, in their order; `…` where others lie between.
 
     Args:
-        most: Characters. Lines with more of the query's words go first; how many more there are is said at the end.
+        most: Characters. Lines that hold the query as it is go first, then those with more of its words; how many more
+            there are is said at the end.
     """
     wanted = set(stems(query))
     heads = [stem_[:_HEAD] for stem_ in wanted]
     found = []
     for place, piece in enumerate(_pieces(text)):
-        low = piece.lower()
-        if any(head in low for head in heads):  # most lines need no stemming
-            shared = len(wanted.intersection(stems(piece)))
+        if any(head in piece.lower() for head in heads):  # most lines need no stemming
+            shared = _shared(piece, query, wanted)
             if shared:
                 found.append((-shared, place, piece))
-    room, chosen = most, []
-    for ranked in sorted(found):
-        room -= len(ranked[2]) + 1
-        if room < 0:
-            break
-        chosen.append(ranked)
+    chosen = _within(most, sorted(found))
     lines, last = [], -1
     for _, place, piece in sorted(chosen, key=lambda ranked: ranked[1]):
         lines += ["…"] * (place > last + 1) + [piece]
         last = place
-    if len(found) > len(chosen):
-        lines.append(f"… {len(found) - len(chosen)} more passages match; ask for fewer things at once")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_left_out(len(found) - len(chosen))])
+
+
+def most_of(texts: Sequence[str], query: str, *, most: int) -> str:
+    """Several texts in their order; where they are too long together, those that say most of the query."""
+    wanted = set(stems(query))
+    ranked = sorted((-_shared(text, query, wanted), place, text) for place, text in enumerate(texts))
+    chosen = sorted(_within(most, ranked), key=lambda one: one[1])
+    return "\n".join([*(text for _, _, text in chosen), *_left_out(len(texts) - len(chosen))])
+
+
+def _shared(text: str, query: str, wanted: set[str]) -> int:
+    """How many of the query's words a text has; one that holds the query as it is comes before all others."""
+    return len(wanted.intersection(stems(text))) + len(wanted) * (query.strip().lower() in text.lower())
+
+
+def _within(most: int, ranked: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """The first of them that fit; the first in any case."""
+    chosen: list[tuple[int, int, str]] = []
+    for one in ranked:
+        most -= len(one[2]) + 1
+        if most < 0 and chosen:
+            break
+        chosen.append(one)
+    return chosen
+
+
+def _left_out(count: int) -> list[str]:
+    return [f"… {count} more match; ask for less at once"] if count else []
 
 
 def _pieces(text: str) -> Iterator[str]:

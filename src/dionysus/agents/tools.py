@@ -22,7 +22,7 @@ from dionysus.memory.goals import Goals, reached, touched
 from dionysus.memory.mental_models import Happened, MentalModels
 from dionysus.memory.semantic import SemanticMemory
 from dionysus.stores.contract import AgentExecutionTrace, Beat, Goal, Memory, Note
-from dionysus.words import passages, stems
+from dionysus.words import most_of, passages, stems
 from dionysus.world import View, machine
 
 _INFORMATION_CHARS = 12_000
@@ -337,15 +337,20 @@ class ReviseMentalModel(_BeatTool):
         return render([f for f in found if f.kind != "nothing" or not gaps] + gaps)
 
 
+_PASSAGES, _PASSAGES_EACH = 6_000, 1_500
+"""Characters of passages that are brought back in all, and of one step where all are searched."""
+
+
 class RecallObservation(Tool):
     """Brings the full text of what pruning cut back; for any agent whose run is recorded."""
 
     name = "recall_observation"
     description = (
-        "Brings back what you saw where now is `[cut N chars; recall_observation(STEP)]`; with a query, its passages."
+        "Brings back what you saw where now is `[cut N chars; recall_observation(STEP)]`; with a query, its passages; "
+        "with a query alone, those of all steps."
     )
     inputs: ClassVar[dict[str, Any]] = {
-        "step": {"type": "integer", "description": "STEP"},
+        "step": {"type": "integer", "description": "STEP", "nullable": True},
         "query": {"type": "string", "description": "Words.", "nullable": True},
     }
     output_type = "string"
@@ -355,22 +360,49 @@ class RecallObservation(Tool):
         super().__init__()
         self.frame = frame
 
-    def forward(self, step: int, query: str | None = None) -> str:
-        """The text, or its matching passages."""
-        acted = {done.number: done for done in self.frame.finished if done.step_type == "action"}
-        seen = {number: done for number, done in acted.items() if done.observation or done.error or done.thought}
-        if step not in seen:
-            raise BadInput(f"step {step} has no text; steps with one: {', '.join(map(str, seen)) or 'none yet'}")
-        cut = {c.get("part", "observation") for cuts in self.frame.effects["pruned"] for c in cuts if c["step"] == step}
-        done = seen[step]
-        parts = {"thought": done.thought, "observation": done.observation, "error": done.error}
-        wanted = cut or {"observation", "error"}
-        text = "\n".join(part for name, part in parts.items() if part and name in wanted)
-        if not query or not stems(query):
+    def forward(self, step: int | None = None, query: str | None = None) -> str:
+        """The text of a step as it was, or its passages that share words with the query.
+
+        Raises:
+            BadInput: Neither step nor words, or no such step.
+        """
+        wanted = query if query and stems(query) else None
+        if step is None:
+            if wanted is None:
+                raise BadInput("say which step, or what to look for: recall_observation(step=1, query='…')")
+            own = [number for number, texts in self._cut().items() if texts]
+            found = [(number, passages(self._text(number), wanted, most=_PASSAGES_EACH)) for number in own]
+            shown = [f"step {number}:\n{text}" for number, text in found if text]
+            return most_of(shown, wanted, most=_PASSAGES) or str(
+                Finding("nothing", f"no passage of what was cut speaks of {quoted(wanted, 80)!r}")
+            )
+        text = self._text(step)
+        if wanted is None:
             return text
-        return passages(text, query) or str(
-            Finding("nothing", f"no passage of step {step} speaks of {quoted(query, 80)!r}")
+        return passages(text, wanted, most=_PASSAGES) or str(
+            Finding("nothing", f"no passage of step {step} speaks of {quoted(wanted, 80)!r}")
         )
+
+    def _text(self, step: int) -> str:
+        """What of a step was cut; all of it that prompts show, where nothing was."""
+        acted = {done.number: done for done in self.frame.finished if done.step_type == "action"}
+        texts = {
+            number: {"thought": done.thought, "observation": done.observation, "error": done.error}
+            for number, done in acted.items()
+        }
+        known = [str(number) for number, parts in texts.items() if any(parts.values())]
+        if str(step) not in known:
+            raise BadInput(f"step {step} has no text; steps with one: {', '.join(known) or 'none yet'}")
+        wanted = self._cut().get(step) or {"observation", "error"}
+        return "\n".join(part for name, part in texts[step].items() if part and name in wanted)
+
+    def _cut(self) -> dict[int, set[str]]:
+        """By step, which of its parts are shown cut."""
+        found: dict[int, set[str]] = {}
+        for cuts in self.frame.effects["pruned"]:
+            for cut in cuts:
+                found.setdefault(cut["step"], set()).add(cut.get("part", "observation"))
+        return found
 
 
 HEARTBEAT_TOOLS = (
