@@ -3,7 +3,7 @@
 An attached smolagents agent looks at many things, then is asked about details of them, one after the other. It is a
 script that knows nothing but its prompt: what is visible it reads there; else it calls `recall_observation` with the
 name that it was asked for – on the step whose stub holds that name, if it is one; else, or if it is not there, on all.
-Each answer is compared with the original byte for byte. Without pruning the same questions are answered from the whole history.
+Each answer is compared with the original byte for byte. Without pruning, the same is asked of the whole history.
 """
 
 import random

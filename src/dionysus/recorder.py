@@ -229,6 +229,9 @@ class Recorder:
         """The built-in callbacks that are switched on, then the user's, then the one that seals the step."""
         on = self._settings
         registry = CallbackRegistry()
+        pruning = MemoryPruning(rule, window=on.memory_window or 3, limits=on.pruning_limits)
+        if rule != "off":
+            registry.register(PlanningStep, pruning.plan_callback)
         if on.coherence:
             registry.register(PlanningStep, partial(iwmt_coherence_callback, warning_below=on.coherence_warning))
         if on.flow:
@@ -238,7 +241,6 @@ class Recorder:
                 ActionStep,
                 partial(basin_activation_callback, memory=self._memory, basins=self._basins, place=place),
             )
-        pruning = MemoryPruning(rule, window=on.memory_window or 3, limits=on.pruning_limits)
         if rule != "off":
             registry.register(ActionStep, pruning.memory_pruning_callback)
         if self._audit is not None:

@@ -66,6 +66,25 @@ def test_cached_tokens_as_providers_report_them(usage: Any) -> None:
     assert 0 < found.cost_usd < uncached.cost_usd
 
 
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"cache_read_input_tokens": 30, "cache_creation_input_tokens": 50},
+        {"prompt_tokens_details": {"cached_tokens": 30, "cache_write_tokens": 50}},
+        SimpleNamespace(prompt_tokens_details=SimpleNamespace(cached_tokens=30, cache_creation_tokens=50)),
+    ],
+)
+def test_what_is_written_to_the_cache_costs_more(usage: Any) -> None:
+    model = SimpleNamespace(model_id="claude-sonnet-4-5", price_url="https://api.anthropic.com")
+    found = measure(model, answer(TokenUsage(100, 10), raw={"usage": usage}), 400)
+    assert (found.input_tokens, found.cached_tokens, found.cache_write_tokens) == (100, 30, 50)
+    usual = measure(model, answer(TokenUsage(100, 10)), 400)
+    assert found.cost_usd == pytest.approx(usual.cost_usd * (20 + 30 * 0.1 + 50 * 1.25 + 50) / 150)  # type: ignore[operator]
+    assert (found + found).cache_write_tokens == 100
+    more = measure(model, answer(TokenUsage(60, 10), raw={"usage": usage}), 400)
+    assert (more.cached_tokens, more.cache_write_tokens) == (30, 30)  # never more than there were
+
+
 def test_what_is_not_reported_is_estimated_and_marked() -> None:
     found = measure(SimpleNamespace(model_id="x"), answer(None), 400)
     assert (found.input_tokens, found.output_tokens, found.estimated) == (100, 10, True)

@@ -227,6 +227,22 @@ def test_sums_of_tokens(backend: Backend) -> None:
     assert store.token_usage(agent_name="b") == both[1:]
     assert store.token_usage(since=START) == both
     assert store.token_usage(until=START) == []
+    later = START + timedelta(days=1)
+    store.save_trace(
+        trace(
+            "5", run_id="r5", started_at=later, status="success", input_tokens=9, cache_write_tokens=4, cached_tokens=2
+        )
+    )
+    runs = store.token_usage(by="run")
+    assert [(u.run_id, u.agent_name, u.traces, u.input_tokens, u.cost_usd) for u in runs] == [
+        ("r5", None, 1, 9, 0.0),
+        ("r", None, 3, 12, None),
+    ]
+    days = store.token_usage(by="day")
+    assert [(u.day, u.traces) for u in days] == [(f"{later:%Y-%m-%d}", 1), (f"{START:%Y-%m-%d}", 3)]
+    assert (days[0].cache_write_tokens, days[0].cached_tokens) == (4, 2)
+    assert store.token_usage(by="day", limit=1) == days[:1]
+    assert store.token_usage(by="run", agent_name="b")[0].traces == 1
 
 
 NAMES = st.sampled_from(["r", "r/a", "r/b", "q", "Q", "q/ä", "ß"])

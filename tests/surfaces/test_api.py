@@ -134,6 +134,12 @@ def test_what_a_day_left(day: Served) -> None:
             assert (total["traces"], total["model_calls"]) == (len(own), sum(t["model_calls"] for t in own))
         assert usage["total"]["model_calls"] == sum(t["model_calls"] for t in listed)
         assert get(client, "/api/agents/token-usage", agent="perception")["agents"] == [by_agent["perception"]]
+        assert (usage["runs"], usage["days"]) == ([], [])
+        runs = get(client, "/api/agents/token-usage", by="run")["runs"]
+        assert [u["run_id"] for u in runs] == list(dict.fromkeys(t["run_id"] for t in listed))
+        days = get(client, "/api/agents/token-usage", by="day", limit="1")["days"]
+        assert len(days) == 1
+        assert days[0]["day"] == max(t["started_at"] for t in listed)[:10]
 
 
 def test_a_run_that_is_killed_while_the_server_is_up(repository: Repository) -> None:

@@ -78,6 +78,10 @@ def test_a_day_of_beats(repository: Repository) -> None:
     listed = json.loads(dionysus("traces", "list", "--json", cwd=repository.path).out)
     assert [t["status"] for t in listed] == ["success", "success"]
     assert "heartbeat" in dionysus("traces", "tokens", cwd=repository.path).out
+    per_run = dionysus("traces", "tokens", "--by", "run", "--limit", "1", cwd=repository.path).out.splitlines()
+    assert [per_run[0].split()[0], per_run[1].split()[0]] == ["run", listed[0]["run_id"]]
+    (day,) = json.loads(dionysus("traces", "tokens", "--by", "day", "--json", cwd=repository.path).out)
+    assert (day["day"], day["traces"], day["agent_name"]) == (listed[0]["started_at"][:10], 2, None)
     assert dionysus("recall", "agents return", cwd=repository.path).out.count("agents") >= 1
 
 

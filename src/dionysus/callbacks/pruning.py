@@ -9,25 +9,27 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from smolagents import ActionStep, TaskStep
+from smolagents import ActionStep, PlanningStep, TaskStep
 
 from dionysus.callbacks.see_once import Acted, Cut, Limits, Rule, SeeOnce, rule_of
 from dionysus.counting import count
 from dionysus.journal import FinishedStep, Frame
 from dionysus.journal.spending import KeptOut
 
+_TASK_ABOVE = "(the task above)"
 _CALL = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 
 
 class MemoryPruning:
-    """The pruning of one agent's run: the two callbacks that an agent calls at the end of each action."""
+    """The pruning of one agent's run: what an agent calls at the end of each plan and each action."""
 
     def __init__(self, rule: Rule, *, window: int = 3, limits: Limits | None = None) -> None:
         """
         Args:
             window: Actions kept whole under the window rule; 999 turns it off.
         """
-        self._rule = rule_of(rule, window=window, limits=limits or Limits())
+        self._limits = limits or Limits()
+        self._rule = rule_of(rule, window=window, limits=self._limits)
         self._read = 0
         self._arriving: list[dict[str, Any]] = []
 
@@ -50,6 +52,15 @@ class MemoryPruning:
         for cut in taken:
             if cut["step"] in steps:
                 _show(steps[cut["step"]], cut, frame)
+
+    def plan_callback(self, step: PlanningStep, agent: Any, frame: Frame) -> None:
+        """smolagents writes the whole task into each later plan, which every prompt then holds once more."""
+        task = f"```\n{agent.task}\n```"
+        if self._rule is None or len(task) < self._limits.least or task not in step.plan:
+            return
+        before, step.plan = step.plan, step.plan.replace(task, _TASK_ABOVE, 1)
+        counted = count(before) - count(step.plan) if frame.counts else 0
+        frame.kept_out["plan"] += KeptOut(chars=len(before) - len(step.plan), counted=counted)
 
     def arrival_callback(self, step: ActionStep, agent: Any, frame: Frame) -> None:
         """After the step is on record: shows the ends of an observation that is too large to be shown at all."""

@@ -26,6 +26,9 @@ _WORD = re.compile(r"\w+")
 _FIVE = 5
 _FETCHED_AGAIN = 0.9
 _STUB_SHARE = 0.35
+"""A stub that is longer, relative to what it stands for, is no bargain …"""
+_THOUGHT_SHARE = 0.75
+"""… nor is a thought that is shown by its ends."""
 _READ = 200_000
 """Of a text, so much of its beginning and of its end is looked at."""
 
@@ -119,6 +122,10 @@ class Whole:
         self._shown[action.number] = len(stub)
         return [self._cut(action.number, action.number + 1, "observation", stub, len(text))]
 
+    def _shown_of(self, action: Acted, part: Part, text: str) -> int:
+        """Characters that prompts show of it."""
+        return self._shown.get(action.number, len(text)) if part == "observation" else len(text)
+
     def _cut(self, step: int, before: int, part: Part, stub: str, shown: int) -> Cut:
         return Cut(step=step, before_step=before, part=part, stub=stub, chars_saved=shown - len(stub))
 
@@ -136,9 +143,9 @@ class Window(Whole):
     def _cuts(self, action: Acted, before: int) -> list[Cut]:
         cuts = []
         for part, text in _texts(action):
-            if len(text) > self.limits.least:
-                stub = f"{head_of_stub(len(text), action.number)} {text[:100]}…"
-                shown = self._shown.get(action.number, len(text)) if part == "observation" else len(text)
+            shown = self._shown_of(action, part, text)
+            stub = f"{head_of_stub(len(text), action.number)} {text[:100]}…"
+            if len(text) > self.limits.least and len(stub) < shown:
                 cuts.append(self._cut(action.number, before, part, stub, shown))
         return cuts
 
@@ -169,26 +176,28 @@ class SeeOnce(Whole):
     def _cuts(self, action: Acted, before: int) -> list[Cut]:
         cuts = []
         for part, text in _texts(action):
-            stub = self._stub(text, action.number)
+            shown = self._shown_of(action, part, text)
+            stub = self._stub(text, action.number, shown)
             if stub is not None:
-                shown = self._shown.get(action.number, len(text)) if part == "observation" else len(text)
                 cuts.append(self._cut(action.number, before, part, stub, shown))
         if self._is_long(action.thought):
             first, last = self._ends(action.thought)
             middle = action.thought[len(first) : len(action.thought) - len(last)]
-            self._gone |= _five_grams(_looked_at(middle))
             names = " ".join([head_of_stub(len(middle), action.number), *self._names(middle)])
             stub = f"{first}\n{names}\n{last}"
-            cuts.append(self._cut(action.number, before, "thought", stub, len(action.thought)))
+            if len(stub) <= _THOUGHT_SHARE * len(action.thought):
+                self._gone |= _five_grams(_looked_at(middle))
+                self.read(names)
+                cuts.append(self._cut(action.number, before, "thought", stub, len(action.thought)))
         return cuts
 
-    def _stub(self, text: str, step: int) -> str | None:
-        """None: it stays whole, for good."""
+    def _stub(self, text: str, step: int, shown: int) -> str | None:
+        """None: it stays as it is shown, for good."""
         if len(text) < self.limits.least:
             return None
-        names = self._names(text, note=False)
+        names = self._names(text)
         stub = " ".join([head_of_stub(len(text), step), *names])
-        if len(stub) > _STUB_SHARE * len(text):
+        if len(stub) > _STUB_SHARE * shown:
             return None
         grams = _five_grams(_looked_at(text))
         if grams and len((grams & self._gone) - self._pinned) >= _FETCHED_AGAIN * len(grams):
@@ -198,7 +207,7 @@ class SeeOnce(Whole):
         self.read(*names)
         return stub
 
-    def _names(self, text: str, *, note: bool = True) -> list[str]:
+    def _names(self, text: str) -> list[str]:
         """What of a text is visible nowhere else, as far as there is room, in order of appearance.
 
         Identifiers first, the shortest before all, since that keeps most of them; then what they are part of.
@@ -226,10 +235,7 @@ class SeeOnce(Whole):
             room -= more
             keep.difference_update(inner)
             keep.add(whole)
-        found = sorted(keep, key=looked.find)
-        if note:
-            self.read(*found)
-        return found
+        return sorted(keep, key=looked.find)
 
     def _is_long(self, thought: str) -> bool:
         return bool(self.limits.thought) and len(thought) > self.limits.thought

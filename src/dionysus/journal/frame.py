@@ -109,7 +109,7 @@ class Frame:
     effects: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     """The values of each effect so far, by name."""
     kept_out: dict[str, KeptOut] = field(default_factory=lambda: defaultdict(KeptOut))
-    """What pruning keeps out of each prompt as things stand, by part of a step: `observation`, `thought`, `error`."""
+    """What pruning keeps out of prompts as things stand, by part of a step: `observation`, `thought`, `error`, `plan`."""
     counts: bool = False
     """Whether prompts are counted, so that what pruning saves can be told in tokens."""
     sent: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
@@ -498,7 +498,7 @@ class Frame:
         self.tokens_per_s = usage.tokens_per_s
 
     def _kept_out_of(self, kind: str) -> KeptOut:
-        """Of a prompt of that kind: those for plans hold no thoughts anyway, those of tools nothing of the agent's."""
+        """Of a prompt of that kind: those for plans hold neither thoughts nor plans, those of tools nothing of it."""
         shown = {"tool": (), "planning": ("observation", "error")}.get(kind, tuple(self.kept_out))
         return sum((self.kept_out[part] for part in shown), KeptOut())
 

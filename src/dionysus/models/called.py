@@ -99,11 +99,17 @@ def as_answered(messages: Sequence[Any]) -> list[Any]:
         action = action_in(text_of(message)) if role_of(message) == MessageRole.ASSISTANT else None
         if action is not None:
             said = json.dumps({"thought": action[0], "action": action[1]}, ensure_ascii=False)
-            shown.append(ChatMessage(role=MessageRole.ASSISTANT, content=[{"type": "text", "text": said}]))
+            mark = {name: value for name, value in _last_part(message).items() if name == "cache_control"}
+            shown.append(ChatMessage(role=MessageRole.ASSISTANT, content=[{"type": "text", "text": said, **mark}]))
         elif not (answered and role_of(message) == MessageRole.TOOL_CALL):
             shown.append(message)
         answered = action is not None
     return shown
+
+
+def _last_part(message: Any) -> dict[str, Any]:
+    content = message.get("content") if isinstance(message, dict) else message.content
+    return content[-1] if isinstance(content, list) and content and isinstance(content[-1], dict) else {}
 
 
 def action_in(text: str) -> tuple[str, dict[str, Any]] | None:

@@ -361,7 +361,7 @@ class GraphTraces:
         """Sums over traces that do not run: per agent, by name, or per run or UTC day, newest first. A sum with an
         unknown price has no price."""
         key, name = _PER[by]
-        order = name if by == "agent" else f"max(t.started_at) DESC, {name}"
+        order = name if by == "agent" else f"newest DESC, {name}"
         rows = self._rows(
             "MATCH (t:AgentExecutionTrace) WHERE t.started_at >= $since AND t.started_at < $until "
             "AND t.status <> 'running' AND ($agent_name IS NULL OR t.agent_name = $agent_name) "
@@ -370,13 +370,16 @@ class GraphTraces:
             "sum(coalesce(t.cache_write_tokens, 0)) AS cache_write_tokens, "
             "sum(t.output_tokens) AS output_tokens, sum(t.tokens_saved) AS tokens_saved, sum(t.cost_usd) AS cost_usd, "
             "sum(CASE WHEN t.cost_usd IS NULL THEN 1 ELSE 0 END) AS unpriced, "
-            "sum(CASE WHEN t.usage_estimated THEN 1 ELSE 0 END) AS estimated "
+            "sum(CASE WHEN t.usage_estimated THEN 1 ELSE 0 END) AS estimated, max(t.started_at) AS newest "
             f"ORDER BY {order}{f' LIMIT {int(limit)}' if limit >= 0 else ''}",
             agent_name=None if agent_name is None else as_unicode(agent_name),
             since=to_us(since) if since else -_ALWAYS,
             until=to_us(until) if until else _ALWAYS,
         )
-        return [TokenUsage(**{**row, "cost_usd": None if row["unpriced"] else float(row["cost_usd"])}) for row in rows]
+        for row in rows:
+            del row["newest"]
+            row["cost_usd"] = None if row["unpriced"] else float(row["cost_usd"])
+        return [TokenUsage(**row) for row in rows]
 
     # -- within ----------------------------------------------------------------------------------------
 
