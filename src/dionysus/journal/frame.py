@@ -109,7 +109,7 @@ class Frame:
     effects: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))
     """The values of each effect so far, by name."""
     kept_out: dict[str, KeptOut] = field(default_factory=lambda: defaultdict(KeptOut))
-    """What pruning keeps out of prompts as things stand, by part of a step: `observation`, `thought`, `error`, `plan`."""
+    """What pruning keeps out of prompts as things stand, by part: `observation`, `thought`, `error`, `plan`."""
     counts: bool = False
     """Whether prompts are counted, so that what pruning saves can be told in tokens."""
     sent: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
