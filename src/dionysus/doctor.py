@@ -15,6 +15,7 @@ _EXTRAS = {
     "neo4j": ("neo4j", "traces shipped to Neo4j, and questions to the graph"),
     "local": ("xllamacpp", "language models in this process, by llama.cpp"),
     "openai": ("openai", "models behind an OpenAI-compatible endpoint"),
+    "tokens": ("mistral-common", "what pruning saves, in tokens; without it by characters"),
     "api": ("fastapi", "dionysus serve: REST"),
     "mcp": ("mcp", "dionysus mcp, --mcp-server: tools for and of other agents"),
 }

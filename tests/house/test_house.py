@@ -183,6 +183,85 @@ def test_local_models_are_measured_on_given_tasks(tmp_path: Path, smollm2: Path)
         assert figures[way]["tokens_per_s_median"] > 0
 
 
+def recorded(path: Path) -> Path:
+    """Runs as `benchmarks.recorded` reads them, with the provider's counts."""
+    lines = []
+    for number in range(3):
+        steps = [
+            {
+                "thought": f"Page {n} of book {number}.",
+                "action": f"open pages/book_{number}/page_{n}.txt",
+                "raw": f"Page {n} of book {number}. open pages/book_{number}/page_{n}.txt",
+                "obs": f"page_{n} of book {number}: next is pages/book_{number}/page_{n + 1}.txt. "
+                + "and so on " * 150,
+                "prompt_tokens": str(200 + 420 * n),
+            }
+            for n in range(8)
+        ]
+        prefix = [{"role": "system", "content": "You {{read}} {% all %}."}, {"role": "user", "content": "Read on."}]
+        lines.append(json.dumps({"id": f"book {number}", "prefix": prefix, "steps": steps}))
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_tokens_are_measured_on_given_runs(tmp_path: Path) -> None:
+    given = ["--data", str(recorded(tmp_path / "runs")), "--limit", "2", "--json", str(tmp_path / "out")]
+    run(*BENCHMARK, "tokens", *given, cwd=ROOT)
+    figures = json.loads((tmp_path / "out").read_text())
+    rows = {row["policy"]: row for row in figures["rows"]}
+    assert list(rows) == ["none", "naive-1", "naive-3", "naive-5", "batched", "ours"]
+    assert (figures["benchmark"], figures["runs"], figures["actions"]) == ("tokens", 2, 16)
+    assert figures["check"]["calls"] == 16
+    assert figures["check"]["correlation"] > 0.95
+    none, naive, ours = rows["none"], rows["naive-3"], rows["ours"]
+    for name in ("tokens_reduction_pooled", "lost", "verbatim_lost", "recalls_needed", "runs_dearer_share"):
+        assert none[name] == 0
+    assert ours["tokens_reduction_pooled"] > naive["tokens_reduction_pooled"] > 0.1
+    assert set(ours["billed_reduction_pooled"]) == {"read0.1", "read0.1_write1.25", "read0.02", "uncached"}
+    assert ours["billed_reduction_pooled"]["uncached"] == ours["tokens_reduction_pooled"]
+    assert ours["billed_reduction_pooled"]["read0.1"] > 0.1 > naive["billed_reduction_pooled"]["read0.1"]
+    assert (ours["lost"], ours["compounds_lost"]) == (0, 0)
+    assert rows["naive-1"]["compounds_lost"] == 0  # its first hundred characters hold the path
+    assert ours["tokens_saved_as_reported"] == pytest.approx(ours["tokens_saved"], rel=0.1)
+
+
+def test_garbage_is_no_recorded_run(tmp_path: Path) -> None:
+    for text, said in (("", "holds no run"), ("{]", "line 1: no recorded run"), ('{"steps": 5}', "no recorded run")):
+        (tmp_path / "runs").write_text(text)
+        command = (*BENCHMARK, "tokens", "--data", str(tmp_path / "runs"))
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_what_was_seen_early_is_found_again(tmp_path: Path) -> None:
+    run(*BENCHMARK, "facts", "--short", "--seed", "3", "--json", str(tmp_path / "out"), cwd=ROOT)
+    figures = json.loads((tmp_path / "out").read_text())
+    assert [row["kind"] for row in figures["rows"]] == ["fact", "file", "table"]
+    for row in figures["rows"]:
+        assert row["answered_to_the_byte"] == {"off": row["questions"], "see-once": row["questions"]}
+        assert row["visible_in_prompt"]["off"] == row["questions"] >= 4
+        assert row["recalls"] >= row["questions"] - row["visible_in_prompt"]["see-once"]
+    assert any(row["recalls"] > 0 for row in figures["rows"])
+
+
+def test_the_missions_token_benchmark(tmp_path: Path) -> None:
+    script = str(ROOT / "scripts/benchmark_token_usage.py")
+    for n in range(12):
+        (tmp_path / f"page_{n:02}.py").write_text(f"PAGE = {n}\n" + f"# and so it goes on and on, page {n}\n" * 120)
+    given = ["--data", str(tmp_path), "--json", str(tmp_path / "out"), "--ci"]
+    run(sys.executable, script, "--reading", "--steps", "14", *given, cwd=ROOT)
+    figures = json.loads((tmp_path / "out").read_text())
+    whole, pruned = figures["unpruned"], figures["pruned"]
+    assert figures["steps"] == 14
+    assert figures["reduction"] == round(1 - pruned["prompt_tokens"] / whole["prompt_tokens"], 4) >= 0.3
+    assert 0 < pruned["of_plans"] < whole["of_plans"]
+    own = subprocess.run((sys.executable, script, *given), cwd=ROOT, capture_output=True, text=True, check=False)
+    assert own.returncode == 1  # short answers: the reason is in docs/spec.md
+    assert "wanted: 30 %" in own.stderr
+
+
 def test_a_real_cache_shows_what_pruning_costs(tmp_path: Path, smollm2: Path) -> None:
     """Evaluated tokens are llama.cpp's; the naive rule breaks the prefix at every step, see-once does not."""
     steps = [{"thought": f"Page {n}.", "action": f"page {n}", "obs": f"Word{n} of page. " * 50} for n in range(9)]
