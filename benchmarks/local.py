@@ -1,7 +1,8 @@
 """How well a local model drives agents: twenty small tasks with answers that can be checked, with and without schemas.
 
 Each task is a few files and a question; a smolagents `ToolCallingAgent` as it comes has five tools to find the answer.
-`schema` holds each call to a JSON schema of what is offered, `native` leaves the form to the model; the two take turns.
+`schema` holds each call to a JSON schema of what is offered, `native` leaves the form to the model, `pruned` is `schema`
+with see-once pruning; they take turns.
 A call is valid if smolagents could read it and the tool took it; a run is finished if the model ended it itself; it is
 correct if its answer holds the expected word or number and is no longer than a sentence. `threads`: tokens a second of
 one answer under the OpenMP settings that there are, on an idle machine and on one with as many busy processes as cores.
@@ -28,6 +29,7 @@ from smolagents import ActionStep, LogLevel, Tool, ToolCallingAgent, tool
 from smolagents.utils import AgentGenerationError, AgentMaxStepsError
 
 from dionysus import Runtime, open_model
+from dionysus.callbacks.see_once import Rule
 from dionysus.models import ToolCalls
 from dionysus.models.local import LocalModel
 from dionysus.traces import FullTrace
@@ -51,7 +53,7 @@ _OPERATIONS: dict[type, Callable[[float, float], float]] = {
 
 
 def run(*, short: bool, seed: int, data: Path | None, model: str = "local:smollm2") -> dict[str, Any]:
-    """Figures of both ways.
+    """Figures of each way.
 
     Args:
         data: Tasks, one JSON object a line: `{"id", "question", "files": {name: text}, "answer": [accepted, …]}`;
@@ -61,12 +63,16 @@ def run(*, short: bool, seed: int, data: Path | None, model: str = "local:smollm
     tasks = [json.loads(line) for line in (data or TASKS).read_text().splitlines() if line.strip()]
     random.Random(seed).shuffle(tasks)
     steps, tokens = (2, 96) if short else (_STEPS, _TOKENS)
-    found: dict[ToolCalls, list[dict[str, Any]]] = {"schema": [], "native": []}
+    ways: dict[str, tuple[ToolCalls, Rule]] = {"schema": ("schema", "off"), "native": ("native", "off")}
+    if not short:
+        ways["pruned"] = ("schema", "see-once")
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as own, Runtime(store=f"sqlite:///{own}/mind.db") as runtime:
-        models = {way: open_model(model, tool_calls=way, max_tokens=tokens, timeout_s=600) for way in found}
+        calls: tuple[ToolCalls, ...] = ("schema", "native")
+        models = {form: open_model(model, tool_calls=form, max_tokens=tokens, timeout_s=600) for form in calls}
         for task in tasks[: 2 if short else None]:
-            for way, opened in models.items():
-                found[way].append(_attempt(runtime, opened, task, steps, way))
+            for way, (form, pruning) in ways.items():
+                found[way].append(_attempt(runtime, models[form], task, steps, way, pruning))
     return {
         "model": model,
         "tasks": len(found["schema"]),
@@ -148,14 +154,14 @@ def is_correct(answer: Any, accepted: list[str]) -> bool:
     )
 
 
-def _attempt(runtime: Runtime, model: Any, task: dict[str, Any], steps: int, way: str) -> dict[str, Any]:
+def _attempt(runtime: Runtime, model: Any, task: dict[str, Any], steps: int, way: str, pruning: Rule) -> dict[str, Any]:
     agent = ToolCallingAgent(tools_over(task["files"]), model, max_steps=steps, verbosity_level=LogLevel.OFF)
     actions: list[ActionStep] = []
     agent.step_callbacks.register(ActionStep, actions.append)
     run_id = f"{task['id']}-{way}"
     began = time.perf_counter()
     try:
-        answer = runtime.attach(agent).run(task["question"], run_id=run_id).output
+        answer = runtime.attach(agent, pruning=pruning).run(task["question"], run_id=run_id).output
     except AgentGenerationError as error:  # the context is full, or the model took too long: this task is lost, no more
         answer = f"failed: {error}"
     seconds = time.perf_counter() - began
