@@ -1,8 +1,8 @@
 """How well a local model drives agents: twenty small tasks with answers that can be checked, with and without schemas.
 
 Each task is a few files and a question; a smolagents `ToolCallingAgent` as it comes has five tools to find the answer.
-`schema` holds each call to a JSON schema of what is offered, `native` leaves the form to the model, `pruned` is `schema`
-with see-once pruning; they take turns.
+`schema` holds each call to a JSON schema of what is offered, `native` leaves the form to the model, `pruned` is as
+`schema`, with see-once pruning; they take turns.
 A call is valid if smolagents could read it and the tool took it; a run is finished if the model ended it itself; it is
 correct if its answer holds the expected word or number and is no longer than a sentence. `threads`: tokens a second of
 one answer under the OpenMP settings that there are, on an idle machine and on one with as many busy processes as cores.

@@ -69,8 +69,8 @@ def tokens_of(trace: AgentExecutionTrace) -> str:
 def usage_table(sums: Sequence[TokenUsage], by: Per) -> str:
     """Sums of tokens and money, a line each."""
     names = [str(usage.agent_name or usage.run_id or usage.day) for usage in sums]
-    width = max([15, *map(len, names)]) + 1
-    counted = (("calls", 7), ("input", 11), ("cached", 11), ("written", 9), ("output", 9), ("saved≈", 10), ("USD", 9))
+    width = max([14, *map(len, names)]) + 1
+    counted = (("calls", 7), ("input", 12), ("cached", 12), ("written", 8), ("output", 8), ("saved≈", 9), ("USD", 8))
     lines = [f"{by:<{width}}" + "".join(f"{name:>{room}}" for name, room in counted)]
     for name, u in zip(names, sums, strict=True):
         cost = "unknown" if u.cost_usd is None else f"{u.cost_usd:.4f}"
