@@ -25,7 +25,7 @@ from smolagents import ChatMessage
 
 from benchmarks.recorded import Player, agent_of, reading_this_project, runs_in
 from dionysus import Runtime
-from dionysus.callbacks.pruning import Rule
+from dionysus.callbacks.see_once import Rule
 from dionysus.models.gguf import read_head
 from dionysus.models.local import LocalModel
 from dionysus.models.weights import find_weights

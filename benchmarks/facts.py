@@ -163,7 +163,9 @@ def _things(kind: str, chance: random.Random, data: Path | None, looks: int) -> 
     """What is looked at, and questions about what comes early."""
     root = data or Path(__file__).parents[1] / "src"
     texts = [path.read_text(encoding="utf-8") for path in sorted(root.rglob("*.py"))]
-    pieces = [text[at : at + 5_000] for text in texts for at in range(0, len(text), 5_000) if text[at:]]
+    pieces = [text[at : at + 5_000] for text in texts for at in range(0, len(text), 5_000)]
+    if len(pieces) < looks:
+        raise SystemExit(f"{root} holds too little Python to look at: {len(pieces)} pieces of 5,000 characters")
     things = [chance.choice(pieces) for _ in range(looks)]
     early = range(min(10, looks // 2))
     questions = []
@@ -171,9 +173,9 @@ def _things(kind: str, chance: random.Random, data: Path | None, looks: int) -> 
         for number in range(QUESTIONS):
             name, code = f"HANGAR_{chance.randrange(10**6)}", f"{chance.randrange(10**8):08x}-{chance.randrange(10**4)}"
             at = chance.choice(early)
-            place = chance.randrange(len(things[at]))
+            place = things[at].find("\n", chance.randrange(len(things[at]))) + 1  # 0: before all
             fact = f"the code of {name} is {code}"
-            things[at] = f"{things[at][:place]}\n# Note {number}: {fact}.\n{things[at][place:]}"
+            things[at] = f"{things[at][:place]}# Note {number}: {fact}.\n{things[at][place:]}"
             questions.append(Question(kind, name, fact))
     elif kind == "file":
         defined = [

@@ -26,21 +26,30 @@ def runs_in(data: Path, limit: int | None = None) -> list[dict[str, Any]]:
         SystemExit: A line is no such run.
     """
     found: list[dict[str, Any]] = []
-    with gzip.open(data, "rt") if data.suffix == ".gz" else data.open() as lines:
-        for number, line in enumerate(lines, 1):
-            if limit is not None and len(found) >= limit:
-                break
-            try:
-                made = json.loads(line)
-                steps = [{**step, **_texts(step, "thought", "action", "raw", "obs")} for step in made["steps"]]
-                prefix = [{"role": str(m["role"]), **_texts(m, "content")} for m in made["prefix"]]
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise SystemExit(f"{data}, line {number}: no recorded run ({type(error).__name__}: {error})") from error
-            if steps:
-                found.append({**made, "id": str(made.get("id", number)), "prefix": prefix, "steps": steps})
+    try:
+        with gzip.open(data, "rt") if data.suffix == ".gz" else data.open() as lines:
+            for number, line in enumerate(lines, 1):
+                if limit is not None and len(found) >= limit:
+                    break
+                made = _run(line, data, number)
+                found += [made] if made["steps"] else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise SystemExit(f"{data} cannot be read: {error}") from error
     if not found:
         raise SystemExit(f"{data} holds no run with steps")
     return found
+
+
+def _run(line: str, data: Path, number: int) -> dict[str, Any]:
+    try:
+        made = json.loads(line)
+        steps = [{**step, **_texts(step, "thought", "action", "raw", "obs")} for step in made["steps"]]
+        prefix = [{"role": str(m["role"]), **_texts(m, "content")} for m in made["prefix"]]
+        if not any(m["content"].strip() for m in prefix if m["role"] != "system"):
+            raise ValueError("its prefix has no task, which is what a user says")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SystemExit(f"{data}, line {number}: no recorded run ({type(error).__name__}: {error})") from error
+    return {**made, "id": str(made.get("id", number)), "prefix": prefix, "steps": steps}
 
 
 def _texts(record: dict[str, Any], *names: str) -> dict[str, str]:
@@ -131,5 +140,6 @@ def agent_of(record: dict[str, Any], model: Player, planning_interval: int | Non
         [Recorded(record["steps"])], model, max_steps=len(record["steps"]) + 1, planning_interval=planning_interval
     )
     agent.logger.level = LogLevel.OFF
-    agent.prompt_templates["system_prompt"] = "{% raw %}" + system.replace("{% endraw %}", "") + "{% endraw %}"
+    agent.initialize_system_prompt = lambda: system  # as it is: a template would read its braces
+    agent.memory.system_prompt.system_prompt = system
     return agent, task

@@ -31,7 +31,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
-from statistics import correlation, median, quantiles
+from statistics import StatisticsError, correlation, median, quantiles
 from typing import Any
 
 from smolagents import ActionStep, ChatMessage
@@ -148,7 +148,7 @@ def _check(runs: list[list[tuple[int, int]]]) -> dict[str, Any] | None:
     off = [abs(a * ratio / b - 1) for run_, ratio in zip(filter(None, runs), ratios, strict=True) for a, b in run_]
     return {
         "calls": len(pairs),
-        "correlation": round(correlation([a for a, _ in pairs], [b for _, b in pairs]), 5),
+        "correlation": _correlation(pairs),
         "theirs_per_ours": round(of_all, 4),
         "theirs_per_ours_by_run_p10_p90": [
             round(q, 3) for q in (quantiles(ratios, n=10)[0], quantiles(ratios, n=10)[8])
@@ -157,6 +157,13 @@ def _check(runs: list[list[tuple[int, int]]]) -> dict[str, Any] | None:
         else None,
         "off_per_call_once_calibrated_median": round(median(off), 4),
     }
+
+
+def _correlation(pairs: list[tuple[int, int]]) -> float | None:
+    try:
+        return round(correlation([a for a, _ in pairs], [b for _, b in pairs]), 5)
+    except StatisticsError:  # all are the same
+        return None
 
 
 def _played(record: dict[str, Any], planning: int | None) -> dict[str, dict[str, Any]]:
@@ -215,7 +222,7 @@ class _Counting(Player):
             for text in (step["raw"], step["thought"], step["action"], step["obs"]):
                 for what, read in _READERS.items():
                     self._seen[what] |= read(text)
-            if str(step.get("prompt_tokens") or "").isdecimal():
+            if str(step.get("prompt_tokens") or "").isdecimal() and int(step["prompt_tokens"]):
                 self.provider.append((tokens, int(step["prompt_tokens"])))
         return {"token_usage": TokenUsage(tokens, 0)}
 

@@ -14,8 +14,9 @@ from typing import Any
 from smolagents import MultiStepAgent
 from smolagents.memory import FinalAnswerStep
 
-from dionysus.callbacks.pruning import Limits as PruningLimits
-from dionysus.callbacks.pruning import Rule, prunable_tokens
+from dionysus.callbacks.pruning import prunable_tokens
+from dionysus.callbacks.see_once import Limits as PruningLimits
+from dionysus.callbacks.see_once import Rule
 from dionysus.copying import as_it_ended
 from dionysus.errors import BadInput, LimitReached, ReplayDiverged
 from dionysus.journal import Budget, Frame, InFlight, Limits
@@ -46,12 +47,15 @@ class RecordedRun:
     tokens_saved: int = 0
     """Input tokens that pruning kept out of prompts, estimated; see `dionysus.counting.Calibration`."""
     _frame: Frame | None = field(default=None, repr=False, compare=False)
+    _pruning_limits: PruningLimits = field(default_factory=PruningLimits, repr=False, compare=False)
 
     @cached_property
     def tokens_prunable(self) -> int | None:
         """What see-once would have kept out where pruning is off, estimated by characters. None: only the recorded
         answer was read."""
-        return sum(map(_prunable, _all(self._frame))) if self._frame is not None else None
+        if self._frame is None:
+            return None
+        return sum(_prunable(frame, self._pruning_limits) for frame in _all(self._frame))
 
 
 class RecordedStream:
@@ -413,6 +417,7 @@ class Attached:
             error=ending.error,
             tokens_saved=spent.tokens_saved,
             _frame=frame,
+            _pruning_limits=self._recorder.pruning_limits,
         )
 
 
@@ -429,8 +434,8 @@ def _all(frame: Frame) -> Iterator[Frame]:
         yield from _all(child)
 
 
-def _prunable(frame: Frame) -> int:
+def _prunable(frame: Frame, limits: PruningLimits) -> int:
     agent = frame.agent
     if agent is None or frame.spent.chars_saved:
         return 0
-    return prunable_tokens(frame, agent.memory.system_prompt.system_prompt, str(agent.task or ""), PruningLimits())
+    return prunable_tokens(frame, agent.memory.system_prompt.system_prompt, str(agent.task or ""), limits)

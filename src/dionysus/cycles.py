@@ -13,7 +13,7 @@ from smolagents import Model, MultiStepAgent, Tool
 
 from dionysus.agents.tools import Senses
 from dionysus.attached import Attached, RecordedRun
-from dionysus.callbacks.pruning import Rule
+from dionysus.callbacks.see_once import Rule
 from dionysus.errors import BadInput
 from dionysus.journal import Frame, InFlight, Limits, recorded_model
 from dionysus.mcp_tools import McpServers, stand_ins

@@ -17,7 +17,6 @@ from typing import Any
 from smolagents import ActionStep, MultiStepAgent, PlanningStep
 from smolagents.memory import FinalAnswerStep, ToolCall
 from smolagents.monitoring import Monitor
-from smolagents.remote_executors import RemotePythonExecutor
 from smolagents.utils import AgentMaxStepsError
 
 from dionysus.agents.managed import ManagedAgent, delegate, fresh_agent, is_built
@@ -25,8 +24,9 @@ from dionysus.callbacks.audit import Audit
 from dionysus.callbacks.basins import basin_activation_callback
 from dionysus.callbacks.flow import river_flow_callback
 from dionysus.callbacks.iwmt import iwmt_coherence_callback
-from dionysus.callbacks.pruning import Limits, MemoryPruning, Rule
+from dionysus.callbacks.pruning import MemoryPruning
 from dionysus.callbacks.registry import CallbackRegistry
+from dionysus.callbacks.see_once import Limits, Rule
 from dionysus.callbacks.tracing import execution_trace_callback
 from dionysus.claims import Claims
 from dionysus.copying import Calls, StepCallbacks, as_it_ended, made_of, own_executor, with_recall
@@ -39,6 +39,8 @@ from dionysus.settings import Settings
 from dionysus.stores.contract import Status
 
 log = logging.getLogger("dionysus")
+PRUNING_FORM = 2
+"""Changes with what the same history is cut to: a run that was begun under another one would get other prompts."""
 
 
 @dataclass(kw_only=True)
@@ -69,6 +71,7 @@ class Recorder:
         self.callbacks = CallbackRegistry()
         """The user's own, for every agent."""
         self._settings, self._memory, self._basins = settings, memory, basins
+        self.pruning_limits = settings.pruning_limits
         self._audit = Audit(settings.audit, clock=clock) if settings.audit else None
 
     def run(
@@ -153,8 +156,6 @@ class Recorder:
         clone.monitor = Monitor(clone.model, agent.logger)
         tools = dict(agent.tools)
         if rule != "off":
-            if isinstance(getattr(agent, "python_executor", None), RemotePythonExecutor):
-                raise BadInput(f"{frame.agent_name!r} runs code remotely, out of reach of pruning; leave pruning off")
             tools = with_recall(clone, tools, frame)
             frame.counts = True
         clone.tools = {name: recorded_tool(tool, frame) for name, tool in tools.items()}
@@ -165,6 +166,8 @@ class Recorder:
         if hasattr(agent, "python_executor"):
             clone.python_executor = None if frame.ran_code_as_a_whole else own_executor(agent.python_executor, frame)
             if clone.python_executor is None:
+                if rule != "off":
+                    raise BadInput(f"{frame.agent_name!r} runs code out of reach of pruning; leave pruning off")
                 frame.code_as_a_whole = True
                 clone.python_executor = RecordedExecutor(agent.python_executor, frame)
                 clone.tools = dict(agent.tools)
@@ -219,19 +222,17 @@ class Recorder:
         """What a run of this agent depends on: the agent, and what the runtime adds to its prompts."""
         on = self._settings
         window = {"memory_window": on.memory_window} if rule == "window" else {}
-        usual, limits = asdict(Limits()), asdict(on.pruning_limits)
+        usual, limits = asdict(Limits()), asdict(self.pruning_limits)
         cuts = {name: value for name, value in limits.items() if rule != "off" and value != usual[name]}
-        pruned = {"pruning": rule, **window, **({"pruning_limits": cuts} if cuts else {})}
+        form = {"pruning_form": PRUNING_FORM} if rule != "off" else {}
+        pruned = {"pruning": rule, **form, **window, **({"pruning_limits": cuts} if cuts else {})}
         ours = {"coherence": on.coherence, "flow": on.flow, "basins": on.basins, **pruned}
         return {"agent": made_of(agent), "runtime": ours}
 
     def _callbacks_for(self, frame: Frame, rule: Rule, place: str) -> CallbackRegistry:
-        """The built-in callbacks that are switched on, then the user's, then the one that seals the step."""
+        """The built-in callbacks that are switched on, the user's, the one that seals the step, and pruning."""
         on = self._settings
         registry = CallbackRegistry()
-        pruning = MemoryPruning(rule, window=on.memory_window or 3, limits=on.pruning_limits)
-        if rule != "off":
-            registry.register(PlanningStep, pruning.plan_callback)
         if on.coherence:
             registry.register(PlanningStep, partial(iwmt_coherence_callback, warning_below=on.coherence_warning))
         if on.flow:
@@ -241,8 +242,6 @@ class Recorder:
                 ActionStep,
                 partial(basin_activation_callback, memory=self._memory, basins=self._basins, place=place),
             )
-        if rule != "off":
-            registry.register(ActionStep, pruning.memory_pruning_callback)
         if self._audit is not None:
             registry.register(PlanningStep, self._audit.step_callback)
             registry.register(ActionStep, self._audit.step_callback)
@@ -251,7 +250,9 @@ class Recorder:
         registry.register(PlanningStep, execution_trace_callback, required=True)
         registry.register(ActionStep, execution_trace_callback, required=True)
         if rule != "off":
-            registry.register(ActionStep, pruning.arrival_callback)
+            pruning = MemoryPruning(rule, window=on.memory_window or 3, limits=self.pruning_limits)
+            registry.register(PlanningStep, pruning.plan_callback)
+            registry.register(ActionStep, pruning.memory_pruning_callback)
         frame.on_tool = registry.tool_called
         return registry
 

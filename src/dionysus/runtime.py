@@ -14,8 +14,8 @@ from smolagents import Model, MultiStepAgent, ToolCallingAgent
 
 from dionysus.agents.tools import Senses
 from dionysus.attached import Attached, RecordedRun, RecordedStream
-from dionysus.callbacks.pruning import Rule
 from dionysus.callbacks.registry import CallbackRegistry
+from dionysus.callbacks.see_once import Rule
 from dionysus.claims import Claims
 from dionysus.copying import reaching_imports
 from dionysus.cycles import Means

@@ -15,7 +15,7 @@ from typing import Any
 from smolagents import MultiStepAgent
 
 from dionysus.attached import RecordedRun
-from dionysus.callbacks.pruning import Rule
+from dionysus.callbacks.see_once import Rule
 from dionysus.errors import BadInput
 from dionysus.journal.cassette import read_cassette
 from dionysus.journal.replaying import Past

@@ -24,7 +24,8 @@ _STOP = frozenset(
 
 _PASSAGE = 400
 """Characters: longer lines are split."""
-_HEAD = 3
+_LARGE = 300_000
+_HEAD = 2
 
 
 class _Stemmer(Protocol):
@@ -61,10 +62,12 @@ def passages(text: str, query: str, *, most: int) -> str:
             there are is said at the end.
     """
     wanted = set(stems(query))
-    heads = [stem_[:_HEAD] for stem_ in wanted]
+    heads = {""}
+    if len(text) > _LARGE:
+        heads = {word[:_HEAD] for word in (*wanted, *words(query))} | {query.strip().lower()}
     found = []
     for place, piece in enumerate(_pieces(text)):
-        if any(head in piece.lower() for head in heads):  # most lines need no stemming
+        if any(head in piece.lower() for head in heads):  # most lines of a large text need no stemming
             shared = _shared(piece, query, wanted)
             if shared:
                 found.append((-shared, place, piece))
@@ -86,7 +89,8 @@ def most_of(texts: Sequence[str], query: str, *, most: int) -> str:
 
 def _shared(text: str, query: str, wanted: set[str]) -> int:
     """How many of the query's words a text has; one that holds the query as it is comes before all others."""
-    return len(wanted.intersection(stems(text))) + len(wanted) * (query.strip().lower() in text.lower())
+    literally = query.strip().lower() in text.lower()
+    return len(wanted.intersection(stems(text))) + (1 + len(wanted)) * literally
 
 
 def _within(most: int, ranked: Sequence[tuple[int, int, str]]) -> list[tuple[int, int, str]]:

@@ -56,11 +56,20 @@ def fetch(page: int) -> dict[str, Any]:
 DONE = {"thought": "enough", "calls": [{"name": "final_answer", "arguments": {"answer": "done"}}]}
 
 
-def run(frame: Frame, registry: CallbackRegistry, actions: list[Any], *, interval: int | None = 3) -> ScriptedModel:
+def run(
+    frame: Frame,
+    registry: CallbackRegistry,
+    actions: list[Any],
+    *,
+    interval: int | None = 3,
+    pruning: MemoryPruning | None = None,
+) -> ScriptedModel:
     """Runs a real agent over a script; returns the model, which has the prompts."""
     model = ScriptedModel(actions)
     registry.register(PlanningStep, execution_trace_callback)
     registry.register(ActionStep, execution_trace_callback)
+    if pruning is not None:
+        registry.register(ActionStep, pruning.memory_pruning_callback)
     agent = ToolCallingAgent(
         tools=[recorded_tool(Fetch(), frame), recorded_tool(Recall(), frame)],
         model=recorded_model(model, frame),
@@ -169,8 +178,8 @@ def test_a_loop_brings_a_warning_into_the_plan(frame: Frame) -> None:
 # -- pruning ------------------------------------------------------------------------------------------
 
 
-def see_once() -> CallbackRegistry:
-    return only(ActionStep, MemoryPruning("see-once").memory_pruning_callback)
+def see_once(frame: Frame, actions: list[Any], *, interval: int | None = 3) -> ScriptedModel:
+    return run(frame, CallbackRegistry(), actions, interval=interval, pruning=MemoryPruning("see-once"))
 
 
 def observation(prompt: Any, page: int) -> str:
@@ -180,7 +189,7 @@ def observation(prompt: Any, page: int) -> str:
 
 
 def test_an_observation_is_whole_once_and_then_a_stub(frame: Frame, traces: ExecutionTraceService) -> None:
-    model = run(frame, see_once(), [fetch(1), fetch(2), fetch(3), DONE], interval=None)
+    model = see_once(frame, [fetch(1), fetch(2), fetch(3), DONE], interval=None)
     full = f"Observation:\n{Fetch().forward(1)}".rstrip()
     assert observation(model.prompts[1], 1) == full
     stub = observation(model.prompts[2], 1)
@@ -197,34 +206,32 @@ def test_an_observation_is_whole_once_and_then_a_stub(frame: Frame, traces: Exec
 
 
 def test_what_is_fetched_again_stays(frame: Frame) -> None:
-    model = run(frame, see_once(), [fetch(1), fetch(2), fetch(1), fetch(3), fetch(4), DONE], interval=None)
+    model = see_once(frame, [fetch(1), fetch(2), fetch(1), fetch(3), fetch(4), DONE], interval=None)
     assert Fetch().forward(1) not in shown(model.prompts[2])
     assert shown(model.prompts[-1]).count(Fetch().forward(1)) == 1
 
 
 def test_short_observations_stay(frame: Frame) -> None:
     calls = [{"calls": [{"name": "semantic_recall", "arguments": {"query": f"q{i}"}}]} for i in range(4)]
-    model = run(frame, see_once(), [*calls, DONE])
+    model = see_once(frame, [*calls, DONE])
     assert "[cut" not in shown(model.prompts[-1])
 
 
 def test_the_window_rule_keeps_the_newest_steps(frame: Frame) -> None:
     pruning = MemoryPruning("window", window=3)
-    model = run(
-        frame, only(ActionStep, pruning.memory_pruning_callback), [*map(fetch, range(1, 7)), DONE], interval=None
-    )
+    model = run(frame, CallbackRegistry(), [*map(fetch, range(1, 7)), DONE], interval=None, pruning=pruning)
     last = shown(model.prompts[-1])
     assert [f"recall_observation({n})" in last for n in range(1, 7)] == [True, True, True, False, False, False]
 
 
 def test_999_turns_pruning_off(frame: Frame) -> None:
     pruning = MemoryPruning("window", window=999)
-    model = run(frame, only(ActionStep, pruning.memory_pruning_callback), [*map(fetch, range(1, 7)), DONE])
+    model = run(frame, CallbackRegistry(), [*map(fetch, range(1, 7)), DONE], pruning=pruning)
     assert "[cut" not in shown(model.prompts[-1])
 
 
 def test_what_pruning_saved_is_counted_against_the_prompts(frame: Frame) -> None:
-    run(frame, see_once(), [fetch(1), fetch(2), fetch(3), DONE], interval=None)
+    see_once(frame, [fetch(1), fetch(2), fetch(3), DONE], interval=None)
     cuts = [cut for cuts in frame.effects["pruned"] for cut in cuts]
     # step 1 is a stub in the prompts of actions 3 and 4, step 2 in that of action 4
     assert [c["step"] for c in cuts] == [1, 2, 3]

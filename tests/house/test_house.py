@@ -198,7 +198,10 @@ def recorded(path: Path) -> Path:
             }
             for n in range(8)
         ]
-        prefix = [{"role": "system", "content": "You {{read}} {% all %}."}, {"role": "user", "content": "Read on."}]
+        prefix = [
+            {"role": "system", "content": "You {{read}} {%- endraw -%}."},
+            {"role": "user", "content": "Read on."},
+        ]
         lines.append(json.dumps({"id": f"book {number}", "prefix": prefix, "steps": steps}))
     path.write_text("\n".join(lines))
     return path
@@ -226,8 +229,15 @@ def test_tokens_are_measured_on_given_runs(tmp_path: Path) -> None:
 
 
 def test_garbage_is_no_recorded_run(tmp_path: Path) -> None:
-    for text, said in (("", "holds no run"), ("{]", "line 1: no recorded run"), ('{"steps": 5}', "no recorded run")):
-        (tmp_path / "runs").write_text(text)
+    no_task = '{"prefix": [{"role": "system", "content": "x"}], "steps": []}'
+    for text, said in (
+        (b"", "holds no run"),
+        (b"{]", "line 1: no recorded run"),
+        (b'{"steps": 5}', "no recorded run"),
+        (no_task.encode(), "has no task"),
+        (b"\xff\xfe", "cannot be read"),
+    ):
+        (tmp_path / "runs").write_bytes(text)
         command = (*BENCHMARK, "tokens", "--data", str(tmp_path / "runs"))
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 1

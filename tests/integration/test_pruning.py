@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import takewhile
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from smolagents import ActionStep, CodeAgent, LogLevel, Tool, ToolCallingAgent
+from smolagents import ActionStep, CodeAgent, LocalPythonExecutor, LogLevel, Tool, ToolCallingAgent
+from smolagents.local_python_executor import PythonExecutor
 from smolagents.models import ChatMessage, TokenUsage
 
 from conftest import Clock
@@ -21,10 +23,11 @@ from dionysus import Runtime
 from dionysus.counting import count
 from dionysus.errors import BadInput
 from dionysus.models import open_model
+from dionysus.models.marks import MARK, marked
 from dionysus.models.scripted import ScriptedModel
 from dionysus.settings import Settings, load_settings
 from openai_server import openai_server
-from transcripts import act, add, answer, call, code, read
+from transcripts import Cut, act, add, agent_of, answer, call, code, read
 
 THOUGHT = "I wonder. " + "Perhaps it is so, perhaps not. " * 120 + "Whatever: read on."
 
@@ -143,7 +146,7 @@ def test_plans_do_not_repeat_a_long_task(runtime: Runtime) -> None:
     assert replanning[0].count(task) == replanning[1].count(task) > 0  # a prompt for a plan needs it
     assert result.tokens_saved > 0
     plans = [s.plan for s in runtime.traces.get_trace("r1").steps if s.step_type == "planning"]
-    assert "(the task above)" in str(plans[1])
+    assert task in str(plans[1])  # on record it is as it was
 
 
 def test_what_code_calls_may_be_kept_whole_for_longer(tmp_path: Path) -> None:
@@ -218,6 +221,38 @@ def test_fifty_megabytes(tmp_path: Path) -> None:
     assert "hidden_treasure" not in prompts[1]
     assert "the hidden_treasure is under 8841" in str(steps[1].observation)
     assert "the hidden_treasure is under 8841" in str(steps[2].observation)
+
+
+def test_what_a_callback_makes_of_an_observation_is_what_counts(runtime: Runtime) -> None:
+    def redact(step: ActionStep) -> None:
+        step.observations = (step.observations or "").replace("word_1_7", "[name]")
+
+    runtime.callbacks.register(ActionStep, redact)
+    agent = calling(act(call("read", page=1)), act(call("add", a=1, b=2)), answer())
+    runtime.attach(agent, pruning="see-once").run("the task")
+    assert all("word_1_7 " not in shown(prompt) for prompt in agent.model.prompts)
+    assert "recall_observation(1)]" in shown(agent.model.prompts[-1])
+
+
+def test_an_executor_out_of_reach_is_refused(runtime: Runtime) -> None:
+    class Mine(PythonExecutor):
+        def __init__(self) -> None:
+            self.inner, self.lock = LocalPythonExecutor([]), threading.Lock()
+
+        def send_tools(self, tools: dict[str, Any]) -> None:
+            self.inner.send_tools(tools)
+
+        def send_variables(self, variables: dict[str, Any]) -> None:
+            self.inner.send_variables(variables)
+
+        def __call__(self, code_action: str) -> Any:
+            return self.inner(code_action)
+
+    agent = CodeAgent([read], ScriptedModel([code("final_answer(1)")]), verbosity_level=LogLevel.OFF)
+    agent.python_executor = Mine()
+    with pytest.raises(BadInput, match="out of reach of pruning"):
+        runtime.attach(agent, pruning="see-once").run("the task")
+    assert runtime.attach(agent).run("the task").output == 1
 
 
 # -- settings -----------------------------------------------------------------------------------------
@@ -302,6 +337,56 @@ def test_killed_and_resumed_it_sends_the_same_prompts(tmp_path: Path, dies_at: i
     assert killed == whole  # none was sent twice, none differs
 
 
+TURNS = (
+    act(call("read", page=1), thought=THOUGHT),
+    act(call("huge", size=9_000)),
+    act(call("read", page=2)),
+    act(call("recall_observation", query="hidden treasure")),
+    answer(),
+)
+
+
+def by_transcript(**options: Any) -> Any:
+    return agent_of(TURNS, [read, Huge()], planning_interval=3, **options)
+
+
+@pytest.mark.parametrize("fails_at", range(2, 8))
+def test_a_call_that_failed_decides_nothing(tmp_path: Path, fails_at: int) -> None:
+    """smolagents calls back for the step that was cut off, too; it is made again."""
+    whole, failing, going_on = by_transcript(), by_transcript(dies_at=fails_at), by_transcript()
+    with opened(tmp_path, prune_arriving=1_500) as runtime:
+        expected = runtime.attach(whole, pruning="see-once").run("the task", run_id="whole")
+        with pytest.raises(Cut):
+            runtime.attach(failing, pruning="see-once").run("the task", run_id="r1")
+    with opened(tmp_path, prune_arriving=1_500) as runtime:
+        result = runtime.attach(going_on, pruning="see-once").run("the task", run_id="r1")
+    sent = [shown(p) for p in [*failing.model.prompts[: fails_at - 1], *going_on.model.prompts]]
+    assert sent == [shown(prompt) for prompt in whole.model.prompts]
+    assert result.tokens_saved == expected.tokens_saved
+
+
+@pytest.mark.parametrize("edit", ["nothing found", "an edit " * 2_000])
+def test_a_fork_is_cut_as_what_it_was_edited_to(tmp_path: Path, edit: str) -> None:
+    with opened(tmp_path, prune_arriving=1_500) as runtime:
+        runtime.attach(by_transcript(), pruning="see-once").run("the task", run_id="r1")
+        fork = by_transcript()
+        runtime.fork("r1", fork, at_step=2, edit={"observation": edit})
+    first, last = shown(fork.model.prompts[0]), shown(fork.model.prompts[-1])
+    assert "the beginning" not in first + last
+    assert edit[:20] in first
+    assert len(first) < 12_000
+    assert (edit in last) == (len(edit) < 200)
+
+
+def test_code_that_never_prints_the_same_is_replayed(runtime: Runtime) -> None:
+    chance = "import random\nprint('a_long_word ' * random.choice([2, 60, 90]))"
+    for number in range(6):
+        turns = [code(chance), code("print(1)"), code("final_answer(1)")]
+        agent = CodeAgent([], ScriptedModel(turns), verbosity_level=LogLevel.OFF)
+        runtime.attach(agent, pruning="see-once").run("the task", run_id=f"r{number}")
+        runtime.attach(agent, pruning="see-once").replay(f"r{number}")
+
+
 # -- what is counted ----------------------------------------------------------------------------------
 
 
@@ -357,6 +442,22 @@ def test_sums_per_run_and_per_day(runtime: Runtime, clock: Clock) -> None:
     assert runtime.traces.token_usage(by="run", limit=1) == runs[:1]
 
 
+def test_sums_while_a_run_is_under_way(runtime: Runtime, clock: Clock) -> None:
+    seen: list[Any] = []
+
+    def look(step: ActionStep) -> None:
+        runtime.attach(calling(answer())).run("another", run_id="r2")
+        seen.append([runtime.traces.token_usage(by="run", limit=limit) for limit in (-1, 1)])
+
+    manager = calling(act(call("add", a=1, b=2)), answer(), step_callbacks=[look])
+    helper = calling(answer("read"), name="helper", description="Reads.")
+    manager.managed_agents["helper"] = helper
+    runtime.attach(manager).run("the task", run_id="r1")
+    whole, newest = seen[0]
+    assert [u.run_id for u in whole] == ["r2", "r1"]
+    assert newest == whole[:1]
+
+
 # -- marks for caches ---------------------------------------------------------------------------------
 
 
@@ -402,3 +503,19 @@ def test_marks_end_the_cache_before_the_newest_observation(
     before, now = (json.dumps(request["messages"]).replace(ephemeral, "") for request in requests[2:])
     shared = "".join(a for a, _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, now, strict=False)))
     assert "recall_observation(1)]" in shared  # what was cut stays as it is
+
+
+def test_marks_on_messages_of_any_form() -> None:
+    model = open_model("openai:anthropic/claude-x", api_base="http://127.0.0.1:1")
+    messages: list[Any] = [
+        {"role": "system", "content": [{"type": "text", "text": "be"}]},
+        {"role": "user", "content": ["odd"]},
+        {"role": "assistant", "content": "a text"},
+        {"role": "user", "content": []},
+    ]
+    found = marked(messages, model)
+    assert "cache_control" in found[0]["content"][-1]
+    assert found[1] is messages[1]
+    assert found[2]["content"] == [{"type": "text", "text": "a text", "cache_control": MARK}]
+    assert "cache_control" not in messages[0]["content"][-1]
+    assert marked([], model) == []

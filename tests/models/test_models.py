@@ -85,6 +85,13 @@ def test_what_is_written_to_the_cache_costs_more(usage: Any) -> None:
     assert (more.cached_tokens, more.cache_write_tokens) == (30, 30)  # never more than there were
 
 
+@pytest.mark.parametrize("odd", [-5, True, float("nan"), float("inf"), "60", None, [60]])
+def test_odd_counts_of_cached_tokens_count_for_nothing(odd: Any) -> None:
+    usage = {"prompt_tokens_details": {"cached_tokens": odd}, "cache_creation_input_tokens": odd}
+    found = measure(ScriptedModel([]), answer(TokenUsage(100, 10), raw={"usage": usage}), 400)
+    assert (found.cached_tokens, found.cache_write_tokens) == (0, 0)
+
+
 def test_what_is_not_reported_is_estimated_and_marked() -> None:
     found = measure(SimpleNamespace(model_id="x"), answer(None), 400)
     assert (found.input_tokens, found.output_tokens, found.estimated) == (100, 10, True)

@@ -22,7 +22,7 @@ from dionysus.memory.goals import Goals, reached, touched
 from dionysus.memory.mental_models import Happened, MentalModels
 from dionysus.memory.semantic import SemanticMemory
 from dionysus.stores.contract import AgentExecutionTrace, Beat, Goal, Memory, Note
-from dionysus.words import most_of, passages, stems
+from dionysus.words import most_of, passages
 from dionysus.world import View, machine
 
 _INFORMATION_CHARS = 12_000
@@ -366,9 +366,10 @@ class RecallObservation(Tool):
         Raises:
             BadInput: Neither step nor words, or no such step.
         """
-        wanted = query if query and stems(query) else None
+        step = None if step is None else _step(step)
+        wanted = str(query).strip() if query is not None else ""
         if step is None:
-            if wanted is None:
+            if not wanted:
                 raise BadInput("say which step, or what to look for: recall_observation(step=1, query='…')")
             own = [number for number, texts in self._cut().items() if texts]
             found = [(number, passages(self._text(number), wanted, most=_PASSAGES_EACH)) for number in own]
@@ -377,7 +378,7 @@ class RecallObservation(Tool):
                 Finding("nothing", f"no passage of what was cut speaks of {quoted(wanted, 80)!r}")
             )
         text = self._text(step)
-        if wanted is None:
+        if not wanted:
             return text
         return passages(text, wanted, most=_PASSAGES) or str(
             Finding("nothing", f"no passage of step {step} speaks of {quoted(wanted, 80)!r}")
@@ -390,9 +391,9 @@ class RecallObservation(Tool):
             number: {"thought": done.thought, "observation": done.observation, "error": done.error}
             for number, done in acted.items()
         }
-        known = [str(number) for number, parts in texts.items() if any(parts.values())]
-        if str(step) not in known:
-            raise BadInput(f"step {step} has no text; steps with one: {', '.join(known) or 'none yet'}")
+        known = [number for number, parts in texts.items() if any(parts.values())]
+        if step not in known:
+            raise BadInput(f"step {step} has no text; steps with one: {', '.join(map(str, known)) or 'none yet'}")
         wanted = self._cut().get(step) or {"observation", "error"}
         return "\n".join(part for name, part in texts[step].items() if part and name in wanted)
 
@@ -430,3 +431,11 @@ def _when(goal: Goal, now: datetime) -> str:
     if goal.due_at < now:
         return f"overdue by {-days} d" if days else "overdue since today"
     return f"due in {days} d" if days else "due today"
+
+
+def _step(given: Any) -> int:
+    """A step's number, in whatever form a model wrote it."""
+    try:
+        return int(str(given).strip())
+    except ValueError as error:
+        raise BadInput(f"step {quoted(str(given), 40)!r} is no number") from error

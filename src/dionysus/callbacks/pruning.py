@@ -1,11 +1,13 @@
-"""Applies a rule of pruning to an agent's memory, on the record: what is cut now is a stub in the very next prompt.
+"""Applies a rule of pruning to an agent's memory: what is cut now is a stub in the very next prompt.
 
-smolagents calls back before it appends the step that ended, so a cut that is decided here is in place in time. Nothing
-is lost: the journal has each step as it was when it ended, and `recall_observation` brings that back.
+smolagents calls back before it appends the step that ended, so a cut that is decided here is in place in time. It is
+decided from the steps as they are on record – sealed, with what other callbacks made of them, and the same whenever the
+run is made again – and from nothing else. The journal notes it for the trace. Nothing is lost: the record has each step
+as it was, and `recall_observation` brings that back.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,7 +23,7 @@ _CALL = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
 
 
 class MemoryPruning:
-    """The pruning of one agent's run: what an agent calls at the end of each plan and each action."""
+    """The pruning of one agent's run; its callbacks come after the one that seals the step."""
 
     def __init__(self, rule: Rule, *, window: int = 3, limits: Limits | None = None) -> None:
         """
@@ -31,27 +33,23 @@ class MemoryPruning:
         self._limits = limits or Limits()
         self._rule = rule_of(rule, window=window, limits=self._limits)
         self._read = 0
-        self._arriving: list[dict[str, Any]] = []
 
     def memory_pruning_callback(self, step: ActionStep, agent: Any, frame: Frame) -> None:
-        """Before the step is on record: decides, and cuts what was seen."""
+        """An action ended: decides, and cuts. One that was cut off itself decides nothing: it is made again."""
+        if self._rule is None or frame.is_leaving:
+            return
         _forget_task_images(step, agent)
-        rule = self._rule
-        if rule is None:
-            return
         if not self._read:
-            rule.read(agent.memory.system_prompt.system_prompt, str(agent.task or ""))
-        rule.read(*(done.plan or "" for done in frame.finished[self._read :]))
+            self._rule.read(agent.memory.system_prompt.system_prompt, str(agent.task or ""))
+        self._rule.read(*(done.plan or "" for done in frame.finished[self._read :]))
         self._read = len(frame.finished)
-        cuts = rule.acted(_acted(step))
-        if not cuts:
-            return
-        taken = frame.effect("pruned", lambda: [asdict(cut) for cut in cuts], pure=True)
-        self._arriving = [cut for cut in taken if cut["step"] == step.step_number]
-        steps = {earlier.step_number: earlier for earlier in steps_of_this_run(agent)}
-        for cut in taken:
-            if cut["step"] in steps:
-                _show(steps[cut["step"]], cut, frame)
+        cuts = self._rule.acted(_acted(frame.finished[-1], is_text=isinstance(step.model_output, str)))
+        if cuts:
+            frame.note("pruned", [asdict(cut) for cut in cuts])
+            steps = {earlier.step_number: earlier for earlier in [*steps_of_this_run(agent), step]}
+            for cut in cuts:
+                if cut.step in steps:  # a callback may have taken it out of the memory
+                    _show(steps[cut.step], cut, frame)
 
     def plan_callback(self, step: PlanningStep, agent: Any, frame: Frame) -> None:
         """smolagents writes the whole task into each later plan, which every prompt then holds once more."""
@@ -61,12 +59,6 @@ class MemoryPruning:
         before, step.plan = step.plan, step.plan.replace(task, _TASK_ABOVE, 1)
         counted = count(before) - count(step.plan) if frame.counts else 0
         frame.kept_out["plan"] += KeptOut(chars=len(before) - len(step.plan), counted=counted)
-
-    def arrival_callback(self, step: ActionStep, agent: Any, frame: Frame) -> None:
-        """After the step is on record: shows the ends of an observation that is too large to be shown at all."""
-        for cut in self._arriving:
-            _show(step, cut, frame)
-        self._arriving = []
 
 
 def prunable_tokens(frame: Frame, system_prompt: str, task: str, limits: Limits) -> int:
@@ -83,7 +75,7 @@ def prunable_tokens(frame: Frame, system_prompt: str, task: str, limits: Limits)
             total += tokens * out / chars if chars else 0.0
         rule.read(done.plan or "")
         if done.step_type == "action":
-            for cut in rule.acted(_done(done)):
+            for cut in rule.acted(_acted(done)):
                 saved += 0 if cut.part == "thought" else cut.chars_saved
                 thoughts += cut.chars_saved if cut.part == "thought" else 0
     return round(total)
@@ -96,7 +88,9 @@ def steps_of_this_run(agent: Any) -> list[ActionStep]:
 
 def show_whole(step: ActionStep, done: FinishedStep) -> None:
     """A step as it was when it ended."""
-    step.observations, step.model_output = done.observation, done.thought
+    step.observations = done.observation
+    if isinstance(step.model_output, str):
+        step.model_output = done.thought
     if step.error is not None and done.error is not None:
         _say(step.error, done.error)
 
@@ -116,22 +110,14 @@ def _forget_task_images(step: ActionStep, agent: Any) -> None:
             step.observations_images = None
 
 
-def _acted(step: ActionStep) -> Acted:
-    calls = [(call.name, call.arguments) for call in step.tool_calls or ()]
-    return Acted(
-        number=step.step_number,
-        thought=step.model_output if isinstance(step.model_output, str) else str(step.model_output or ""),
-        calls=_said_in(calls),
-        tools=_tools(calls),
-        observation=step.observations or "",
-        error=str(step.error or ""),
-    )
-
-
-def _done(done: FinishedStep) -> Acted:
+def _acted(done: FinishedStep, *, is_text: bool = True) -> Acted:
+    """
+    Args:
+        is_text: The model's output is a text; one of parts is never cut.
+    """
     return Acted(
         number=done.number,
-        thought=done.thought or "",
+        thought=(done.thought or "") if is_text else "",
         calls=_said_in(done.calls),
         tools=_tools(done.calls),
         observation=done.observation or "",
@@ -139,10 +125,10 @@ def _done(done: FinishedStep) -> Acted:
     )
 
 
-def _said_in(calls: Any) -> str:
+def _said_in(calls: Sequence[tuple[str, Any]]) -> str:
     """Names and arguments of calls, without the escapes that Python or JSON would write."""
     found: list[str] = []
-    waiting = [part for call in calls for part in call]
+    waiting: list[Any] = [part for call in calls for part in call]
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict):
@@ -154,29 +140,23 @@ def _said_in(calls: Any) -> str:
     return "\n".join(found)
 
 
-def _tools(calls: Any) -> frozenset[str]:
+def _tools(calls: Sequence[tuple[str, Any]]) -> frozenset[str]:
     """The tools that a step called; of code, all that it calls."""
     code = [str(arguments) for name, arguments in calls if name == "python_interpreter"]
     return frozenset([name for name, _ in calls] + [name for text in code for name in _CALL.findall(text)])
 
 
-def _show(step: ActionStep, cut: dict[str, Any], frame: Frame) -> None:
-    part, stub = cut.get("part", "observation"), cut["stub"]
-    if part == "observation":
-        before, step.observations = step.observations or "", stub
-    elif part == "thought":
-        before, step.model_output = str(step.model_output or ""), stub
-    elif step.error is not None:
-        before = str(step.error)
-        _say(step.error, stub)
+def _show(step: ActionStep, cut: Cut, frame: Frame) -> None:
+    if cut.part == "observation":
+        before, step.observations = step.observations or "", cut.stub
+    elif cut.part == "thought":
+        before, step.model_output = str(step.model_output or ""), cut.stub
     else:
-        return
-    counted = count(before) - count(stub) if frame.counts else 0
-    frame.kept_out[part] += KeptOut(chars=cut["chars_saved"], counted=counted)
+        before = str(step.error)
+        _say(step.error, cut.stub)
+    counted = count(before) - count(cut.stub) if frame.counts else 0
+    frame.kept_out[cut.part] += KeptOut(chars=cut.chars_saved, counted=counted)
 
 
 def _say(error: Any, message: str) -> None:
     error.message, error.args = message, (message,)
-
-
-__all__ = ["Cut", "Limits", "MemoryPruning", "Rule", "prunable_tokens", "show_whole", "steps_of_this_run"]

@@ -119,6 +119,8 @@ class Whole:
             return []
         piece = most // 5
         stub = f"{text[:piece]}\n{head_of_stub(len(text), action.number)}\n{text[-piece:]}"
+        if len(stub) >= len(text):
+            return []
         self._shown[action.number] = len(stub)
         return [self._cut(action.number, action.number + 1, "observation", stub, len(text))]
 

@@ -187,6 +187,11 @@ class Frame:
         return not self.run.live or (self.parent is not None and self.run.past.has("tool_finished", self.path))
 
     @property
+    def is_leaving(self) -> bool:
+        """Whether an exception ends the step under way: the model failed, or the run was stopped."""
+        return sys.exc_info()[1] is not self._handling
+
+    @property
     def ran_code_as_a_whole(self) -> bool:
         """Whether it did so when the run began."""
         began = self.run.past.find("run_started", self.path)
@@ -273,6 +278,13 @@ class Frame:
         self.effects[name].append(value)
         return value
 
+    def note(self, name: str, value: Any) -> None:
+        """Writes down what follows from the record alone, for whoever reads the trace. It is never read back."""
+        position = self._position(f"effect:{name}")
+        if self.run.live and not self.is_settled and self.run.past.take("effect", position) is None:
+            self._write("effect", position, {"name": name, "value": value}, held=True)
+        self.effects[name].append(value)
+
     def callback_failed(self, callback: str, error: BaseException) -> None:
         """A callback raised: recorded with its traceback; the run goes on."""
         text = "".join(traceback.format_exception(error))
@@ -291,8 +303,7 @@ class Frame:
         key = self._key(step)
         position = f"{self.path}/{key}"
         known = self._recorded_step(key)
-        is_leaving = sys.exc_info()[1] is not self._handling
-        if known is not None and not is_leaving:
+        if known is not None and not self.is_leaving:
             self._put_back(step, known)
         if isinstance(step, PlanningStep):
             done = FinishedStep(key=key, step_type="planning", number=self.step_number, plan=step.plan)
@@ -318,7 +329,7 @@ class Frame:
             "observation": done.observation,
             "error": done.error,
         }
-        if is_leaving:  # the model failed, or the run was stopped
+        if self.is_leaving:
             body["cut"] = True
         self._write("step_finished", position, body, held=True)
         return done

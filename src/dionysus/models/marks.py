@@ -10,14 +10,14 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from smolagents import ChatMessage, LiteLLMModel, OpenAIModel
+from smolagents import LiteLLMModel, OpenAIModel
 from smolagents.models import MessageRole, tool_role_conversions
 
 _WANTS = re.compile(r"anthropic|claude", re.I)
 MARK = {"type": "ephemeral"}
 
 
-def marked(messages: Sequence[ChatMessage], model: Any) -> list[ChatMessage]:
+def marked(messages: Sequence[Any], model: Any) -> list[Any]:
     """The messages, marked behind the system prompt and before the newest observation, if the provider wants it.
 
     Behind the newest observation there is none: see-once cuts it after the next prompt, and to have it written to the
@@ -29,10 +29,10 @@ def marked(messages: Sequence[ChatMessage], model: Any) -> list[ChatMessage]:
     roles = getattr(model, "custom_role_conversions", None) or tool_role_conversions
     groups = [
         [place for place, _ in group]
-        for _, group in groupby(enumerate(messages), key=lambda item: roles.get(item[1].role, item[1].role))
+        for _, group in groupby(enumerate(messages), key=lambda item: roles.get(_role(item[1]), _role(item[1])))
     ]
     before_newest = groups[-2][0] if len(groups) > 1 else 0
-    system = [group[0] for group in groups if messages[group[0]].role == MessageRole.SYSTEM]
+    system = [group[0] for group in groups if _role(messages[group[0]]) == MessageRole.SYSTEM]
     places = {*system[:1], before_newest}
     return [_with_mark(message) if place in places else message for place, message in enumerate(messages)]
 
@@ -43,10 +43,15 @@ def _wants_marks(model: Any) -> bool:
     return takes and _WANTS.search(str(inner.model_id)) is not None
 
 
-def _with_mark(message: ChatMessage) -> ChatMessage:
-    content = message.content
+def _role(message: Any) -> Any:
+    return message["role"] if isinstance(message, dict) else message.role
+
+
+def _with_mark(message: Any) -> Any:
+    content = message["content"] if isinstance(message, dict) else message.content
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]
-    if not content or content[-1].get("type") != "text":
+    if not content or not isinstance(content[-1], dict) or content[-1].get("type") != "text":
         return message
-    return replace(message, content=[*content[:-1], {**content[-1], "cache_control": MARK}])
+    marked_ = [*content[:-1], {**content[-1], "cache_control": MARK}]
+    return {**message, "content": marked_} if isinstance(message, dict) else replace(message, content=marked_)

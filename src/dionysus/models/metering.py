@@ -1,5 +1,6 @@
 """What a model call cost: the tokens that the provider reports, and their price from a kept price table."""
 
+from math import isfinite
 from typing import Any
 
 from smolagents import ChatMessage
@@ -73,7 +74,8 @@ def written_in(raw: Any) -> int:
 
 
 def _first(reported: tuple[Any, ...]) -> int:
-    return next((int(count) for count in reported if count and isinstance(count, int | float)), 0)
+    counts = (n for n in reported if isinstance(n, int | float) and not isinstance(n, bool))
+    return next((int(n) for n in counts if isfinite(n) and n > 0), 0)
 
 
 def _speed(raw: Any) -> float | None:

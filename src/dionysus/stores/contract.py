@@ -270,6 +270,8 @@ class TokenUsage:
     """Of a sum over the agents of one run."""
     day: str | None = None
     """Of a sum over what began on one UTC day: `2026-11-21`."""
+    newest: datetime | None = None
+    """When the newest of the traces began."""
     traces: int = 0
     model_calls: int = 0
     input_tokens: int = 0

@@ -335,9 +335,9 @@ class Records:
             "sum(input_tokens) AS input_tokens, sum(cached_tokens) AS cached_tokens, "
             "sum(cache_write_tokens) AS cache_write_tokens, sum(output_tokens) AS output_tokens, "
             "sum(tokens_saved) AS tokens_saved, sum(cost_usd) AS cost_usd, sum(unpriced) AS unpriced, "
-            "sum(estimated) AS estimated FROM traces WHERE (?1 IS NULL OR agent_name = ?1) "
+            "sum(estimated) AS estimated, max(started_at) AS newest FROM traces WHERE (?1 IS NULL OR agent_name = ?1) "
             "AND +started_at >= ?2 AND +started_at < ?3 AND status <> 'running' "
-            f"GROUP BY 1 ORDER BY {'1' if by == 'agent' else 'max(started_at) DESC, 1'} LIMIT ?4",
+            f"GROUP BY 1 ORDER BY {'1' if by == 'agent' else 'newest DESC, 1'} LIMIT ?4",
             (agent_name, *span, limit),
         )
         return [_token_usage(dict(row)) for row in rows]
@@ -357,6 +357,7 @@ _PER = {"agent": "agent_name", "run": "run_id", "day": "date(started_at / 100000
 
 
 def _token_usage(row: dict[str, Any]) -> TokenUsage:
+    newest = from_us(row.pop("newest"))
     counts: dict[str, Any] = {name: value or 0 for name, value in row.items()}
     counts["cost_usd"] = None if counts["unpriced"] else float(counts["cost_usd"])
-    return TokenUsage(**counts)
+    return TokenUsage(**counts, newest=newest)

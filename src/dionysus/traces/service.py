@@ -362,22 +362,19 @@ class ExecutionTraceService:
             limit: At most so many; -1: all.
         """
         what = {"agent_name": agent_name, "since": since, "until": until}
-        found = self._store.token_usage(by=by, **what, limit=limit)  # type: ignore[arg-type]  # as given
+        running = self.list_traces(**what, status="running", limit=_OF_A_RUN)  # type: ignore[arg-type]
+        found = self._store.token_usage(by=by, **what, limit=-1 if running else limit)  # type: ignore[arg-type]
         name = _NAMED[by]
         sums = {getattr(usage, name): usage for usage in found}
-        running = self.list_traces(**what, status="running", limit=_OF_A_RUN)  # type: ignore[arg-type]
-        met = []
-        for trace in running:  # newest first
+        for trace in running:
             key = f"{trace.started_at.astimezone(UTC):%Y-%m-%d}" if by == "day" else getattr(trace, name)
-            met += [] if key in sums or key in met else [key]
             sums[key] = total_usage([sums.get(key, TokenUsage()), _usage(trace)], of={name: key})
         if by == "agent":
-            ordered = sorted(sums, key=str)
-        elif by == "day":
-            ordered = sorted(sums, reverse=True)
+            ordered = sorted(sums.values(), key=lambda usage: str(usage.agent_name))
         else:
-            ordered = [*met, *(key for key in sums if key not in met)]
-        return [sums[key] for key in ordered][: None if limit < 0 else limit]
+            ordered = sorted(sums.values(), key=lambda usage: str(getattr(usage, name)))
+            ordered.sort(key=lambda usage: to_us(usage.newest) if usage.newest else 0, reverse=True)
+        return ordered[: None if limit < 0 else limit]
 
     def _stories(self, run_id: str) -> Mapping[str, Story]:
         return {} if self._journal is None else stories_of(self._journal, run_id)
@@ -423,11 +420,12 @@ def total_usage(sums: Iterable[TokenUsage], *, of: Mapping[str, str] | None = No
     added = {
         name: sum(getattr(part, name) for part in parts)
         for name in (f.name for f in fields(TokenUsage))
-        if name not in (*_NAMED.values(), "cost_usd")
+        if name not in (*_NAMED.values(), "cost_usd", "newest")
     }
     costs = [part.cost_usd for part in parts]
     known = [cost for cost in costs if cost is not None]
-    named: dict[str, Any] = dict(of or {})
+    newest = max((part.newest for part in parts if part.newest is not None), default=None)
+    named: dict[str, Any] = {**(of or {}), "newest": newest}
     return TokenUsage(**named, cost_usd=sum(known, 0.0) if len(known) == len(costs) else None, **added)
 
 
@@ -436,6 +434,7 @@ def _usage(trace: AgentExecutionTrace) -> TokenUsage:
     counts = ("model_calls", *tokens, "cost_usd")
     return TokenUsage(
         agent_name=trace.agent_name,
+        newest=trace.started_at,
         traces=1,
         unpriced=int(trace.cost_usd is None),
         estimated=int(trace.usage_estimated),

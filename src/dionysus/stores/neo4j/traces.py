@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from dionysus.errors import DataRefused, GraphRefused
-from dionysus.stores.codec import as_unicode, column_of, dumps, hints_of, record_of, to_us
+from dionysus.stores.codec import as_unicode, column_of, dumps, from_us, hints_of, record_of, to_us
 from dionysus.stores.contract import (
     AgentExecutionStep,
     AgentExecutionTrace,
@@ -377,7 +377,7 @@ class GraphTraces:
             until=to_us(until) if until else _ALWAYS,
         )
         for row in rows:
-            del row["newest"]
+            row["newest"] = from_us(row["newest"])
             row["cost_usd"] = None if row["unpriced"] else float(row["cost_usd"])
         return [TokenUsage(**row) for row in rows]
 
