@@ -55,6 +55,13 @@ def test_what_a_plan_or_a_call_says_needs_no_place_in_a_stub() -> None:
     assert not {"secret_harbour", "called_harbour"} & set(kept)
 
 
+def test_what_stays_whole_needs_no_place_in_later_stubs() -> None:
+    stays, later = "short_harbour is small", PLAIN + " short_harbour and other_harbour"
+    kept = by_step(cuts_of(SeeOnce(), [], [look(1, stays), look(2, later), look(3, "")]))[2].stub.split()
+    assert "other_harbour" in kept
+    assert "short_harbour" not in kept
+
+
 def test_what_was_fetched_again_stays_and_only_that() -> None:
     tides, bread = about("tides"), about("bread")
     cuts = cuts_of(

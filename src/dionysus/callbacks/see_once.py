@@ -182,6 +182,8 @@ class SeeOnce(Whole):
             stub = self._stub(text, action.number, shown)
             if stub is not None:
                 cuts.append(self._cut(action.number, before, part, stub, shown))
+            elif shown == len(text):
+                self.read(text)  # it stays, so later stubs need not name what it holds
         if self._is_long(action.thought):
             first, last = self._ends(action.thought)
             middle = action.thought[len(first) : len(action.thought) - len(last)]
