@@ -79,7 +79,7 @@ def assert_counted(trace: FullTrace) -> None:
 
 
 def test_a_heartbeat_thinks_with_a_real_model(tmp_path: Path, repository: Repository) -> None:
-    with Runtime(settings=Settings(store=f"sqlite:///{tmp_path}/mind.db", **SHORT)) as runtime:
+    with Runtime(settings=Settings(store=f"sqlite:///{tmp_path}/mind.db", beat_steps=5, **SHORT)) as runtime:
         report = runtime.beat(repository.path)
         assert report.status in ("success", "max_steps")
         assert report.run_id
@@ -102,7 +102,7 @@ def test_a_heartbeat_thinks_with_a_real_model(tmp_path: Path, repository: Reposi
 
 def test_a_manager_hands_work_to_its_members_on_a_real_model(tmp_path: Path, repository: Repository) -> None:
     """Within a number of calls, so that the test ends: the manager has fifteen steps."""
-    settings = Settings(store=f"sqlite:///{tmp_path}/mind.db", budget="calls=16", **SHORT)
+    settings = Settings(store=f"sqlite:///{tmp_path}/mind.db", budget="calls=12", **SHORT)
     with Runtime(settings=settings) as runtime:
         answer = runtime.ask("What has changed?", repository.path)
         assert answer.status in ("success", "max_steps", "budget_exhausted")
