@@ -47,6 +47,8 @@ def main() -> None:
     parser.add_argument("--planning", type=int, help="tokens: re-plan every so many actions; default: never")
     chosen = parser.parse_args()
     more = {name: getattr(chosen, name) for name in _OF if getattr(chosen, name) is not None}
+    if any(isinstance(value, int) and value < 1 for value in more.values()):
+        parser.error("numbers are at least 1")
     for name in more:
         if chosen.name not in _OF[name]:
             parser.error(f"--{name} is not for the benchmark {chosen.name}")

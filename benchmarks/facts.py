@@ -162,7 +162,7 @@ def _text(message: ChatMessage) -> str:
 def _things(kind: str, chance: random.Random, data: Path | None, looks: int) -> tuple[list[str], list[Question]]:
     """What is looked at, and questions about what comes early."""
     root = data or Path(__file__).parents[1] / "src"
-    texts = [path.read_text(encoding="utf-8") for path in sorted(root.rglob("*.py"))]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in sorted(root.rglob("*.py"))]
     pieces = [text[at : at + 5_000] for text in texts for at in range(0, len(text), 5_000)]
     if len(pieces) < looks:
         raise SystemExit(f"{root} holds too little Python to look at: {len(pieces)} pieces of 5,000 characters")

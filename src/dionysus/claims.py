@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from dionysus.callbacks.see_once import FORM
 from dionysus.copying import differences
 from dionysus.errors import BadInput, Damaged, NotFound, RunAborted, RunChanged, RunHeld, RunInterrupted
 from dionysus.journal import Budget, Frame, InFlight, Journal, Limits, Past, Run
@@ -136,6 +137,7 @@ class Claims:
             if record.status == "running" and not mine and self._holder.is_alive(record.holder):
                 raise RunHeld(f"run {run_id!r} is under way: {self._holder.in_words(record.holder)} works on it")
             past = self.past(run_id)
+            _can_be_made_again(run_id, past.made_of)
             found = self._changes(past, task, inputs, made_of)
             if found and not accept_changes:
                 raise RunChanged(run_id, found)
@@ -173,6 +175,8 @@ class Claims:
             BadInput: No such step, nothing of that kind to edit, or a run of the new id.
         """
         parent = self.found(run_id)
+        if at_step:
+            _can_be_made_again(run_id, self.beginning(run_id)[1])
         branch = Branch(self._store.records, run_id, at_step, edit)
         chosen = self._limits(limits)
         with self._journal.transaction():
@@ -211,6 +215,7 @@ class Claims:
         record, past = self.found(run_id), self.past(run_id)
         if not past:
             raise BadInput(f"run {run_id!r} did not begin: there is nothing to replay")
+        _can_be_made_again(run_id, past.made_of)
         run = Run(run_id, self._journal, secrets=self.secrets, meter=measure, past=past, live=False)
         return Frame(run=run, agent_name=record.agent_name, trace_id=run_id, path=record.agent_name)
 
@@ -352,3 +357,16 @@ class Claims:
             frame.run.is_closed = True  # … and writes nothing
             if frame.run.live:
                 self._journal.forget(frame.run.id)
+
+
+def _can_be_made_again(run_id: str, made_of: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        BadInput: An earlier Dionysus pruned it by other rules, so its prompts would not be the same again.
+    """
+    then = made_of.get("runtime", {})
+    if then.get("pruning", "off") != "off" and then.get("pruning_form") != FORM:
+        raise BadInput(
+            f"run {run_id!r} was pruned by rules of an earlier version, so its prompts cannot be made again: its "
+            "traces and its answer can be read; to do it again, begin anew, or fork it at step 0"
+        )

@@ -26,7 +26,7 @@ from dionysus.callbacks.flow import river_flow_callback
 from dionysus.callbacks.iwmt import iwmt_coherence_callback
 from dionysus.callbacks.pruning import MemoryPruning
 from dionysus.callbacks.registry import CallbackRegistry
-from dionysus.callbacks.see_once import Limits, Rule
+from dionysus.callbacks.see_once import FORM, Limits, Rule
 from dionysus.callbacks.tracing import execution_trace_callback
 from dionysus.claims import Claims
 from dionysus.copying import Calls, StepCallbacks, as_it_ended, made_of, own_executor, with_recall
@@ -39,8 +39,6 @@ from dionysus.settings import Settings
 from dionysus.stores.contract import Status
 
 log = logging.getLogger("dionysus")
-PRUNING_FORM = 2
-"""Changes with what the same history is cut to: a run that was begun under another one would get other prompts."""
 
 
 @dataclass(kw_only=True)
@@ -224,7 +222,7 @@ class Recorder:
         window = {"memory_window": on.memory_window} if rule == "window" else {}
         usual, limits = asdict(Limits()), asdict(self.pruning_limits)
         cuts = {name: value for name, value in limits.items() if rule != "off" and value != usual[name]}
-        form = {"pruning_form": PRUNING_FORM} if rule != "off" else {}
+        form = {"pruning_form": FORM} if rule != "off" else {}
         pruned = {"pruning": rule, **form, **window, **({"pruning_limits": cuts} if cuts else {})}
         ours = {"coherence": on.coherence, "flow": on.flow, "basins": on.basins, **pruned}
         return {"agent": made_of(agent), "runtime": ours}

@@ -519,3 +519,26 @@ def test_marks_on_messages_of_any_form() -> None:
     assert found[2]["content"] == [{"type": "text", "text": "a text", "cache_control": MARK}]
     assert "cache_control" not in messages[0]["content"][-1]
     assert marked([], model) == []
+
+
+def test_a_run_of_earlier_rules_is_said_to_be_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with opened(tmp_path) as runtime:
+        attached = runtime.attach(calling(act(call("read", page=1)), {"error": "gone"}), pruning="see-once")
+        with pytest.raises(Exception, match="gone"):
+            attached.run("the task", run_id="r1")
+        monkeypatch.setattr("dionysus.claims.FORM", 3)
+        for again in (
+            lambda: attached.run("the task", run_id="r1", accept_changes=True),
+            lambda: attached.replay("r1"),
+            lambda: attached.fork("r1", at_step=1),
+        ):
+            with pytest.raises(BadInput, match="pruned by rules of an earlier version"):
+                again()
+        assert len(runtime.runs.listed()) == 1
+
+
+def test_what_no_prompt_showed_is_not_said_to_be_pruned(runtime: Runtime) -> None:
+    agent = calling(act(call("read", page=1)), act(call("read", page=2)), answer())
+    result = runtime.attach(agent, pruning="see-once").run("the task")
+    steps = [s for s in runtime.traces.get_trace(result.trace_id).steps if s.step_type == "action"]
+    assert [s.pruned is not None for s in steps] == [True, False, False]

@@ -35,8 +35,9 @@ class MemoryPruning:
         self._read = 0
 
     def memory_pruning_callback(self, step: ActionStep, agent: Any, frame: Frame) -> None:
-        """An action ended: decides, and cuts. One that was cut off itself decides nothing: it is made again."""
-        if self._rule is None or frame.is_leaving:
+        """An action ended: decides, and cuts. One that was cut off itself decides nothing: it is made again. Behind the
+        one that ends the run there is no prompt."""
+        if self._rule is None or frame.is_leaving or step.is_final_answer:
             return
         _forget_task_images(step, agent)
         if not self._read:
@@ -44,12 +45,12 @@ class MemoryPruning:
         self._rule.read(*(done.plan or "" for done in frame.finished[self._read :]))
         self._read = len(frame.finished)
         cuts = self._rule.acted(_acted(frame.finished[-1], is_text=isinstance(step.model_output, str)))
-        if cuts:
-            frame.note("pruned", [asdict(cut) for cut in cuts])
-            steps = {earlier.step_number: earlier for earlier in [*steps_of_this_run(agent), step]}
-            for cut in cuts:
-                if cut.step in steps:  # a callback may have taken it out of the memory
-                    _show(steps[cut.step], cut, frame)
+        steps = {earlier.step_number: earlier for earlier in [*steps_of_this_run(agent), step]}
+        shown = [cut for cut in cuts if cut.step in steps]  # a callback may have taken a step out of the memory
+        if shown:
+            frame.note("pruned", [asdict(cut) for cut in shown])
+        for cut in shown:
+            _show(steps[cut.step], cut, frame)
 
     def plan_callback(self, step: PlanningStep, agent: Any, frame: Frame) -> None:
         """smolagents writes the whole task into each later plan, which every prompt then holds once more."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Rule = Literal["see-once", "window", "off"]
+FORM = 2
+"""Changes when the same history is cut to something else: a run that was begun before would get other prompts."""
 Part = Literal["observation", "thought", "error"]
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{5,}|#?[A-Z0-9]{5,}|\d{4,}"
 _IDENTIFIER = re.compile(_NAME)
