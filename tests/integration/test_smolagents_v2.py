@@ -280,7 +280,7 @@ def test_a_pruned_observation_can_be_fetched_back(tmp_path: Path, clock: Clock, 
     lines = str(actions[5].observation).splitlines()
     assert 0 < len(lines) < len(str(actions[1].observation).splitlines())
     assert all("fix" in line.lower() or "uncommitted" in line.lower() for line in lines if line != "…")
-    assert "step 9 has no observation; steps with one: 1, 2, 3, 4, 5" in str(actions[6].error)
+    assert "step 9 has no text; steps with one: 1, 2, 3, 4, 5" in str(actions[6].error)
 
 
 def test_an_audit_log_on_request(tmp_path: Path, clock: Clock, repository: Repository) -> None:
