@@ -11,6 +11,7 @@ TEXT = "the witness is lying about it\nnothing here\nskies over the harbour\nwri
     ("query", "line"),
     [
         ("lying", "the witness is lying about it"),
+        ("lying ferryman", "the witness is lying about it"),
         ("sky", "skies over the harbour"),
         ("harbours", "skies over the harbour"),
         ("C,", "written in C, they say"),

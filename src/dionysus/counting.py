@@ -1,7 +1,7 @@
 """Counts tokens offline, and holds the counts against what a provider reports.
 
 No tokenizer is every model's own. Ours – Mistral's Tekken, which the extra `tokens` brings – tells how texts compare
-(r = .9995 with the prompt counts of 60 recorded runs of Gemini 3 Pro, docs/decisions/0017), and each run's own reports
+(r = .997 with 10,460 prompt counts of Gemini 3 Pro, docs/decisions/0017), and each run's own reports
 tell how many of the provider's tokens one of ours stands for. Without the extra, characters are counted instead.
 """
 

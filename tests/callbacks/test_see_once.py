@@ -45,6 +45,29 @@ def test_a_stub_keeps_what_is_visible_nowhere_else() -> None:
     assert {"2031-02-28", "ada@example.org"} <= set(kept)
 
 
+def test_short_names_go_before_long_ones_and_paths_have_room_of_their_own() -> None:
+    long = [f"a_rather_long_identifier_number_{n:02}" for n in range(20)]
+    short = [f"name_{n:02}" for n in range(20)]
+    text = f"{PLAIN} {' '.join(long)} {' '.join(short)} in tests/data/name_07.txt"
+    kept = cuts_of(SeeOnce(Limits(names=0)), [], [look(1, text), look(2, "")])[0].stub.split()
+    assert set(short) - {"name_07"} <= set(kept)
+    assert len(set(long) & set(kept)) < 5
+    assert "tests/data/name_07.txt" in kept
+    assert "name_07" not in kept  # the path says it
+
+
+def test_what_one_stub_keeps_needs_no_place_in_the_next() -> None:
+    first, second = PLAIN + " common_name first_name", PLAIN[::-1] + " common_name second_name"
+    stubs = by_step(cuts_of(SeeOnce(), [], [look(1, first), look(2, second), look(3, "")]))
+    assert {"common_name", "first_name"} <= set(stubs[1].stub.split())
+    assert "common_name" not in stubs[2].stub
+    thought = "so " * 400 + "common_name" + " so" * 400
+    acted = [replace(look(1, "short"), thought=thought), look(2, second), look(3, "")]
+    cuts = by_step(cuts_of(SeeOnce(), [], acted))
+    assert "common_name" in cuts[1].stub
+    assert "common_name" not in cuts[2].stub
+
+
 def test_what_a_plan_or_a_call_says_needs_no_place_in_a_stub() -> None:
     rule = SeeOnce()
     rule.read("plan: mind the secret_harbour")

@@ -83,6 +83,7 @@ def test_thoughts_observations_and_errors_are_cut_and_come_back(runtime: Runtime
         act(call("recall_observation", query="broken hinge")),
         act(call("recall_observation", step=77)),
         act(call("recall_observation")),
+        act(call("recall_observation", step=1)),
         answer(),
         tools=[read, Fails()],
         planning_interval=4,
@@ -95,7 +96,7 @@ def test_thoughts_observations_and_errors_are_cut_and_come_back(runtime: Runtime
     assert set(steps[1].pruned.stubs) == {"observation", "thought"}
     assert steps[2].pruned is not None
     assert set(steps[2].pruned.stubs) == {"error"}
-    last = shown(agent.model.prompts[-1])
+    last = shown(agent.model.prompts[-2])  # before the thought is fetched again
     assert "Whatever: read on." in last
     assert "Perhaps it is so, perhaps not. " * 50 not in last
     assert "Calling tools" in last
@@ -106,6 +107,8 @@ def test_thoughts_observations_and_errors_are_cut_and_come_back(runtime: Runtime
     assert "because of broken_hinge" in str(steps[6].observation)
     assert "step 77 has no text; steps with one: 1, 2, 3, 4, 5, 6" in str(steps[7].error)
     assert "say which step, or what to look for" in str(steps[8].error)
+    assert str(steps[9].observation).startswith(THOUGHT.strip())
+    assert str(steps[9].observation).endswith(str(steps[1].observation))
     assert steps[4].pruned is None  # fetched again: it stays
     going_on = runtime.attach(agent)  # nothing of it is left in the agent itself
     assert going_on.agent.memory.steps == []
@@ -147,6 +150,15 @@ def test_plans_do_not_repeat_a_long_task(runtime: Runtime) -> None:
     assert result.tokens_saved > 0
     plans = [s.plan for s in runtime.traces.get_trace("r1").steps if s.step_type == "planning"]
     assert task in str(plans[1])  # on record it is as it was
+
+
+def test_what_a_plan_says_needs_no_place_in_a_stub(runtime: Runtime) -> None:
+    turns = [act(call("read", page=1)), act(call("add", a=1, b=2)), answer()]
+    model = ScriptedModel(turns, plans=["1. Mind word_1_3 and word_1_4."])
+    agent = ToolCallingAgent([add, read], model, verbosity_level=LogLevel.OFF, planning_interval=5)
+    result = runtime.attach(agent, pruning="see-once").run("the task")
+    pruned = next(s.pruned for s in runtime.traces.get_trace(result.trace_id).steps if s.pruned)
+    assert "word_1_2 word_1_5" in pruned.stub
 
 
 def test_what_code_calls_may_be_kept_whole_for_longer(tmp_path: Path) -> None:
@@ -360,9 +372,11 @@ def test_a_call_that_failed_decides_nothing(tmp_path: Path, fails_at: int) -> No
             runtime.attach(failing, pruning="see-once").run("the task", run_id="r1")
     with opened(tmp_path, prune_arriving=1_500) as runtime:
         result = runtime.attach(going_on, pruning="see-once").run("the task", run_id="r1")
+        pruned = [[s.pruned for s in runtime.traces.get_trace(run).steps] for run in ("whole", "r1")]
     sent = [shown(p) for p in [*failing.model.prompts[: fails_at - 1], *going_on.model.prompts]]
     assert sent == [shown(prompt) for prompt in whole.model.prompts]
     assert result.tokens_saved == expected.tokens_saved
+    assert pruned[0] == pruned[1]
 
 
 @pytest.mark.parametrize("edit", ["nothing found", "an edit " * 2_000])
@@ -446,16 +460,19 @@ def test_sums_while_a_run_is_under_way(runtime: Runtime, clock: Clock) -> None:
     seen: list[Any] = []
 
     def look(step: ActionStep) -> None:
-        runtime.attach(calling(answer())).run("another", run_id="r2")
+        if step.step_number == 2:
+            runtime.attach(calling(answer())).run("another", run_id="r2")
         seen.append([runtime.traces.token_usage(by="run", limit=limit) for limit in (-1, 1)])
 
-    manager = calling(act(call("add", a=1, b=2)), answer(), step_callbacks=[look])
     helper = calling(answer("read"), name="helper", description="Reads.")
-    manager.managed_agents["helper"] = helper
-    runtime.attach(manager).run("the task", run_id="r1")
-    whole, newest = seen[0]
-    assert [u.run_id for u in whole] == ["r2", "r1"]
-    assert newest == whole[:1]
+    turns = [act(call("helper", task="read")), act(call("add", a=1, b=2)), answer()]
+    runtime.attach(calling(answer())).run("the first", run_id="r0")
+    clock.now += timedelta(hours=1)
+    runtime.attach(calling(*turns, managed_agents=[helper], step_callbacks=[look])).run("the task", run_id="r1")
+    for (whole, newest), runs in zip(seen, (["r1", "r0"], ["r2", "r1", "r0"]), strict=False):
+        assert [u.run_id for u in whole] == runs
+        assert newest == whole[:1]
+    assert (seen[0][1][0].traces, seen[0][1][0].model_calls) == (2, 2)  # the member, too, which has ended
 
 
 # -- marks for caches ---------------------------------------------------------------------------------

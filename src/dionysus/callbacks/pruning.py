@@ -44,7 +44,7 @@ class MemoryPruning:
             self._rule.read(agent.memory.system_prompt.system_prompt, str(agent.task or ""))
         self._rule.read(*(done.plan or "" for done in frame.finished[self._read :]))
         self._read = len(frame.finished)
-        cuts = self._rule.acted(_acted(frame.finished[-1], is_text=isinstance(step.model_output, str)))
+        cuts = self._rule.acted(_acted(frame.finished[-1]))
         steps = {earlier.step_number: earlier for earlier in [*steps_of_this_run(agent), step]}
         shown = [cut for cut in cuts if cut.step in steps]  # a callback may have taken a step out of the memory
         if shown:
@@ -89,9 +89,7 @@ def steps_of_this_run(agent: Any) -> list[ActionStep]:
 
 def show_whole(step: ActionStep, done: FinishedStep) -> None:
     """A step as it was when it ended."""
-    step.observations = done.observation
-    if isinstance(step.model_output, str):
-        step.model_output = done.thought
+    step.observations, step.model_output = done.observation, done.thought
     if step.error is not None and done.error is not None:
         _say(step.error, done.error)
 
@@ -111,14 +109,10 @@ def _forget_task_images(step: ActionStep, agent: Any) -> None:
             step.observations_images = None
 
 
-def _acted(done: FinishedStep, *, is_text: bool = True) -> Acted:
-    """
-    Args:
-        is_text: The model's output is a text; one of parts is never cut.
-    """
+def _acted(done: FinishedStep) -> Acted:
     return Acted(
         number=done.number,
-        thought=(done.thought or "") if is_text else "",
+        thought=done.thought or "",
         calls=_said_in(done.calls),
         tools=_tools(done.calls),
         observation=done.observation or "",
