@@ -12,7 +12,7 @@ run: .venv/.run
 	@$(BIN)/dionysus beat --watch .
 
 test: .venv/.dev
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q $(if $(NEO4J_TEST_URI),,-n 2 --dist loadfile)  # a server of one's own has one graph
 
 check: .venv/.dev
 	$(BIN)/ruff format --check src tests examples scripts benchmarks ci
