@@ -163,7 +163,7 @@ def plot(rows: Sequence[dict[str, Any]], growth: dict[str, Any]) -> str:
     for row in rows:
         x, _ = at(row["steps"], least)
         parts.append(f'<text x="{x}" y="{height - low + 18}" text-anchor="middle">{row["steps"]}</text>')
-    for name, colour in (("unpruned", "#b2182b"), ("pruned", "#2166ac")):
+    for name, colour, beside in (("unpruned", "#b2182b", -6), ("pruned", "#2166ac", 16)):
         places = [at(row["steps"], row[name]["prompt_tokens"]) for row in rows]
         parts.append(
             f'<polyline fill="none" stroke="{colour}" stroke-width="2" '
@@ -171,9 +171,8 @@ def plot(rows: Sequence[dict[str, Any]], growth: dict[str, Any]) -> str:
         )
         for (x, y), row in zip(places, rows, strict=True):
             parts.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>')
-            parts.append(
-                f'<text x="{x - 6}" y="{y - 6}" text-anchor="end" fill="{colour}">{row[name]["prompt_tokens"]:,}</text>'
-            )
+            label = f"{row[name]['prompt_tokens']:,}"
+            parts.append(f'<text x="{x - 6}" y="{y + beside}" text-anchor="end" fill="{colour}">{label}</text>')
         x, y = places[-1]
         parts.append(f'<text x="{x + 8}" y="{y + 4}" fill="{colour}">{name} ∝ n^{growth[name]["exponent"]:.2f}</text>')
     parts.append(f'<text x="{left + 200}" y="{height - 6}" text-anchor="middle">steps</text></svg>')
