@@ -50,10 +50,10 @@ endif
 .venv/.dev: .venv/bin/python pyproject.toml
 	@echo "setting up .venv for development (once) …"
 ifdef UV
-	@uv pip install -q --python .venv/bin/python -e '.[api,local,mcp,neo4j,openai,tokens]' --group dev
+	@uv pip install -q --python .venv/bin/python -e '.[api,local,mcp,minilm,neo4j,openai,tokens]' --group dev
 else
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -U 'pip>=25.1'
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[api,local,mcp,neo4j,openai,tokens]' --group dev
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[api,local,mcp,minilm,neo4j,openai,tokens]' --group dev
 endif
 	@touch .venv/.run $@
 

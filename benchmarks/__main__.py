@@ -7,7 +7,7 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks import api, beat, cache, facts, kill, local, long, managed, outage, overhead, store, tokens
+from benchmarks import api, beat, cache, facts, kill, local, long, managed, outage, overhead, recall, store, tokens
 
 BENCHMARKS = {
     "api": api,
@@ -20,11 +20,19 @@ BENCHMARKS = {
     "managed": managed,
     "outage": outage,
     "overhead": overhead,
+    "recall": recall,
     "store": store,
     "tokens": tokens,
 }
 
-_OF = {"kills": ["kill"], "beats": ["outage"], "model": ["local", "cache"], "limit": ["tokens"], "planning": ["tokens"]}
+_OF = {
+    "kills": ["kill"],
+    "beats": ["outage"],
+    "model": ["local", "cache"],
+    "limit": ["recall", "tokens"],
+    "planning": ["tokens"],
+    "embedder": ["recall"],
+}
 """Which benchmarks an option is for."""
 
 
@@ -38,12 +46,14 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="beat, facts, managed: a folder; local: tasks; cache, tokens: recorded runs; others: a text",
+        help="beat, facts, managed: a folder; local: tasks; cache, tokens: recorded runs; recall: these, or "
+        "conversations; others: a text",
     )
     parser.add_argument("--kills", type=int, help="kill: at random instants; default: 1000")
     parser.add_argument("--beats", type=int, help="outage: while the server is disturbed; default: 1000")
     parser.add_argument("--model", help="local, cache: such a model; default: local:smollm2")
-    parser.add_argument("--limit", type=int, help="tokens: play so many of the runs at most")
+    parser.add_argument("--limit", type=int, help="recall, tokens: take so many of the runs at most")
+    parser.add_argument("--embedder", help="recall: what `ours` means; default: minilm")
     parser.add_argument("--planning", type=int, help="tokens: re-plan every so many actions; default: never")
     chosen = parser.parse_args()
     more = {name: getattr(chosen, name) for name in _OF if getattr(chosen, name) is not None}

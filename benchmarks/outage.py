@@ -217,7 +217,7 @@ def compared(store: Store, graph: Graph) -> dict[str, int]:
 def _minds_differ(store: Store, graph: Graph) -> int:
     """Basins, memories, and the links of both that are read by nobody but the graph's own questions."""
     own = store.outbox.store_id
-    basins, memories = store.mind.basins(), store.mind.memories(limit=-1)
+    basins, memories = store.mind.basins(), store.memories.newest(limit=-1)
     traces = {trace.id: trace for trace in store.records.traces(limit=-1)}
     tops = {trace.run_id: trace.id for trace in traces.values() if trace.parent_trace_id is None}
     here: dict[str, list[Any]] = {

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from conftest import START
 from dionysus.stores import Store
-from dionysus.stores.contract import Basin, Memory, Parcel, TraceStore
+from dionysus.stores.contract import Basin, Memory, NewMemory, Parcel, TraceStore
 from dionysus.stores.neo4j import Graph, GraphTraces
 
 
@@ -32,16 +32,16 @@ class Embedded:
         return self.store.mind.add_basin(name=name, place="", opened_at=START)
 
     def add_memory(self, source: str, *, run_id: str | None, step: int | None, basin_id: int | None = None) -> int:
-        return self.store.mind.add_memory(
+        memory = NewMemory(
             kind="fact",
             text=f"of {source}",
-            terms=[],
             at=START,
             source=source,
             run_id=run_id,
             step=step,
             basin_id=basin_id,
         )
+        return self.store.memories.add([memory])[0]
 
 
 @dataclass

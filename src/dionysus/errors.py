@@ -15,6 +15,7 @@ DionysusError                 your fault, or the surroundings': one line, and wh
 │       ├── GraphRefused      … it lets us not in, or is not what we need
 │       └── DataRefused       … it does not take this data
 ├── ModelError                a model cannot be opened, or did not answer
+├── EmbedderError             what makes vectors of texts failed, or gave what is none
 ├── MissingExtra              an optional dependency is not installed
 ├── ToolRefused               raised by a ToolCall callback: this call must not be made
 ├── CallUncertain             a call may or may not have happened before its process died
@@ -117,6 +118,14 @@ class ModelError(DionysusError):
     """A model cannot be opened, or did not answer."""
 
     exit_code = 4
+
+
+class EmbedderError(DionysusError):
+    """What makes vectors of texts failed, or gave what is none; memories are kept without, and recalled by their
+    words."""
+
+    def __init__(self, embedder: str, what: str) -> None:
+        super().__init__(f"the embedder {embedder}: {what}")
 
 
 class MissingExtra(DionysusError):

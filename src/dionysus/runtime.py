@@ -2,13 +2,13 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
 from types import TracebackType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from smolagents import Model, MultiStepAgent, ToolCallingAgent
 
@@ -26,7 +26,7 @@ from dionysus.journal.secrets import SHORTEST, Secrets, key_beside, named_secret
 from dionysus.mcp_tools import McpServers
 from dionysus.memory.basins import Basins
 from dionysus.memory.goals import Goals
-from dionysus.memory.semantic import SemanticMemory
+from dionysus.memory.semantic import SemanticMemory, Told
 from dionysus.models import open_model
 from dionysus.ooda import Answer, Mind
 from dionysus.recorder import Recorder
@@ -39,6 +39,9 @@ from dionysus.stores.neo4j import Graph, GraphTraces
 from dionysus.traces import ExecutionTraceService
 from dionysus.traces.lineage import Lineage
 from dionysus.watching import Watch
+
+if TYPE_CHECKING:
+    from dionysus.memory.embeddings import Embedder
 
 log = logging.getLogger("dionysus")
 _NOTE_CHARS = 100_000
@@ -108,7 +111,9 @@ class Runtime:
         """What `/api/agents` answers from."""
         self.runs = Runs(self._store, self.traces, secrets=self._secrets, clock=clock)
         self.basins = Basins(mind, clock=clock)
-        self.memory = SemanticMemory(mind, self.basins, clock=clock, hide=hide)
+        self.memory = SemanticMemory(
+            self._store.memories, self.basins, clock=clock, hide=hide, open_embedder=self._open_embedder
+        )
         self.goals = Goals(mind, clock=clock, hide=hide)
         on = self.settings
         self._claims = Claims(
@@ -511,13 +516,36 @@ class Runtime:
         """
         return self._store.mind.add_note(self._secrets.hide(checked_text("note", text)), self.clock())
 
-    def remember(self, text: str) -> int:
-        """Keeps a fact; returns the memory's id.
+    def remember(self, text: str, **told: Any) -> int:
+        """Keeps a fact, or what `told` says it is – who said it, when, in which session; returns the memory's id.
+
+        Args:
+            told: Fields of `dionysus.memory.semantic.Told`.
 
         Raises:
             BadInput: The text is empty, too long, or not text.
         """
-        return self.memory.remember(checked_text("memory", text))
+        return self.memory.remember(checked_text("memory", text), **told)
+
+    def remember_all(self, told: Sequence[Told]) -> list[int]:
+        """Keeps memories, all or none: what was said by whom, when, in which session; returns their ids.
+
+        Raises:
+            BadInput: One is empty, or of an instant without time zone.
+        """
+        return self.memory.remember_all(told)
+
+    def _open_embedder(self) -> "Embedder | None":
+        from dionysus.memory.embeddings import open_embedder
+
+        on = self.settings
+        return open_embedder(
+            on.embedder,
+            dims=on.embedder_dims,
+            api_base=on.embedder_api_base or on.api_base,
+            api_key=self._key,
+            timeout_s=on.model_timeout_s,
+        )
 
     def _own_files(self) -> list[Path]:
         path = self._store.path

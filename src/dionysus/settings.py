@@ -58,6 +58,15 @@ class Settings(BaseSettings):
     coherence_warning: float = Field(0.5, ge=0, le=1, description="Warn in plans below this coherence")
     flow: bool = Field(True, description="Put the river flow into the plans of agents with members")
     basins: bool = Field(True, description="Activate basins on semantic_recall")
+    embedder: str = Field(
+        "static",
+        description="What memories mean: static, minilm (extra), openai:MODEL, sentence-transformers:MODEL, or lexical "
+        "to recall by words alone",
+    )
+    embedder_dims: int = Field(
+        192, ge=16, le=384, description="For minilm: bytes that each token of a memory takes in the store"
+    )
+    embedder_api_base: str | None = Field(None, description="URL for openai:MODEL; default: DIONYSUS_API_BASE")
     pruning: Literal["see-once", "window", "off"] = Field(
         "see-once", description="Show each observation whole once, or the newest steps whole, or all"
     )

@@ -17,7 +17,8 @@ _STOP = frozenset(
     nor into  when use using used than then them they has have had which what how do does did make makes
     set get one two  can could should would must will may you your we our us i me my if so but via also
     only all any more most  new now up out off per see there here just about after before over under
-    between again
+    between again he she him his her hers their theirs who whom whose where why mine yours ours having am shall
+    might too very
     """.split()
 )
 
@@ -39,6 +40,11 @@ _STEMMER = cast(_Stemmer, snowballstemmer.stemmer("english"))
 def stem(word: str) -> str:
     """The stem of one lower-case word (Snowball, English)."""
     return _STEMMER.stemWord(word)
+
+
+def is_stop_word(word: str) -> bool:
+    """Whether a word says nothing by itself."""
+    return word.lower() in _STOP
 
 
 def words(text: str) -> list[str]:

@@ -246,7 +246,7 @@ def test_recall_activates_basins_and_links_the_trace(
 ) -> None:
     caplog.set_level(logging.INFO, "dionysus")
     basins = Basins(store.mind, clock=clock)
-    memory = SemanticMemory(store.mind, basins, clock=clock, hide=str)
+    memory = SemanticMemory(store.memories, basins, clock=clock, hide=str)
     tides = basins.opened("", "talk about tides")
     memory.remember("the tides follow the moon", basin_id=tides)
     memory.remember("bread needs salt", basin_id=basins.opened("", "kitchen"))

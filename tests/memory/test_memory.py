@@ -33,7 +33,7 @@ def basins(store: Store, clock: Clock) -> Basins:
 
 @pytest.fixture
 def memory(store: Store, basins: Basins, clock: Clock) -> SemanticMemory:
-    return SemanticMemory(store.mind, basins, clock=clock, hide=lambda text: text.replace("hunter22", "<secret>"))
+    return SemanticMemory(store.memories, basins, clock=clock, hide=lambda text: text.replace("hunter22", "<secret>"))
 
 
 # -- recall -------------------------------------------------------------------------------------------
@@ -64,13 +64,13 @@ def test_filters_by_kind_place_and_source(memory: SemanticMemory) -> None:
 def test_the_same_source_is_replaced_not_doubled(memory: SemanticMemory, store: Store) -> None:
     memory.remember("old words", source="s")
     memory.remember("new words", source="s")
-    assert [m.text for m in store.mind.memories()] == ["new words"]
+    assert [m.text for m in store.memories.newest()] == ["new words"]
     assert memory.recall("old") == []
 
 
 def test_secrets_do_not_enter_memory(memory: SemanticMemory, store: Store) -> None:
     memory.remember("the password is hunter22")
-    assert store.mind.memories()[0].text == "the password is <secret>"
+    assert store.memories.newest()[0].text == "the password is <secret>"
 
 
 @pytest.mark.parametrize("query", ['"', "a AND b", "NEAR(x y)", "terms:x", "x*", "'; DROP TABLE memories", "", "- ^ :"])

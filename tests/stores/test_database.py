@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from conftest import START, Clock
 from dionysus.errors import BadInput, StoreError, StoreTooNew
 from dionysus.stores import Store, open_store
-from dionysus.stores.contract import AgentExecutionStep, AgentExecutionTrace, ModelCall, Pruned, ToolUse, Usage
+from dionysus.stores.contract import (
+    AgentExecutionStep,
+    AgentExecutionTrace,
+    ModelCall,
+    NewMemory,
+    Pruned,
+    ToolUse,
+    Usage,
+)
 from dionysus.stores.database import Database
 from dionysus.traces import ExecutionTraceService
 
@@ -258,8 +266,8 @@ def test_every_change_moves_to_the_end_of_the_backlog(store: Store) -> None:
     store.records.save_basin_link("a", basin, 0.5, None)
     store.records.save_basin_link("a", basin, 0.75, None)
     store.records.save_recall("a", 7, 1.5, 1)
-    memory = {"kind": "fact", "text": "x", "terms": ["x"], "at": START, "source": "s"}
-    assert store.mind.add_memory(**memory) == store.mind.add_memory(**memory)  # type: ignore[arg-type]
+    memory = NewMemory(kind="fact", text="x", at=START, source="s")
+    assert store.memories.add([memory]) == store.memories.add([memory])
     assert store.outbox.next_changes("g", at_most=10)[0] == [
         ("basin", str(basin)),
         ("trace", "a"),

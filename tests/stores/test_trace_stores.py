@@ -337,7 +337,7 @@ class SideBySide(RuleBasedStateMachine):
         at=st.none() | st.integers(1, 3),
     )
     def add_memory(self, source: str, run: str | None, at: int | None) -> Any:
-        if source in {m.source for m in self.store.mind.memories(limit=1000)}:
+        if source in {m.source for m in self.store.memories.newest(limit=1000)}:
             return multiple()
         return self.both(lambda side: side.add_memory(source, run_id=run, step=at))
 

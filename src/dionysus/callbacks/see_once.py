@@ -252,6 +252,11 @@ class SeeOnce(Whole):
         return thought[:eighth], thought[-3 * eighth :]
 
 
+def identifiers(text: str) -> list[str]:
+    """The names and numbers of a text that a stub would keep, in order."""
+    return _IDENTIFIER.findall(_looked_at(text))
+
+
 def rule_of(rule: Rule, *, window: int, limits: Limits) -> Whole | None:
     """The rule of that name; None: nothing is cut."""
     if rule == "off" or (rule == "window" and window >= 999):

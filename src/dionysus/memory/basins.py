@@ -7,7 +7,7 @@ on real conversations episodes carry the signal and clusters carry none (docs/de
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from dionysus.errors import BadInput, NotFound
@@ -18,6 +18,9 @@ DECAY_S = 86400.0
 """τ: seconds after which an activation has fallen to 1/e."""
 HABITUATION = 0.8
 """Factor on h with each activation; it recovers towards 1 with the same τ."""
+_TOLD = "told "
+_PAUSE = timedelta(minutes=30)
+_MOST_TOLD = 100
 _BREAK_S = 2 * 86400.0
 _MOST_COMMITS = 30
 
@@ -63,11 +66,22 @@ class Basins:
 
     def opened(self, place: str, name: str, *, at: datetime | None = None) -> int:
         """The basin of that name, open again where it was closed, made where there is none; returns its id."""
-        for basin in self._mind.basins(place=place, name=name)[:1]:
+        basin = self._mind.basin_named(place, name)
+        if basin is not None:
             if basin.closed_at is not None:
                 self._mind.update_basin(basin.id, closed_at=None)
             return basin.id
         return self._mind.add_basin(name=name, place=place, opened_at=at or self._clock())
+
+    def going_on(self, place: str, *, at: datetime) -> int:
+        """The episode of what is told without saying to which it belongs: the last one, unless half an hour lies
+        between, or a hundred memories lie in it already; then a new one."""
+        for basin in self._mind.basins(place=place, prefix=_TOLD, limit=1):
+            last, count = self._mind.extent(basin.id)
+            if count < _MOST_TOLD and abs(at - (last or basin.opened_at)) <= _PAUSE:
+                return basin.id
+            self._mind.update_basin(basin.id, closed_at=last or basin.opened_at)
+        return self._mind.add_basin(name=f"{_TOLD}{at:%Y-%m-%d %H:%M}", place=place, opened_at=at)
 
     def close(self, place: str, name: str) -> None:
         """The episode of that name is over; without a memory it has no basin."""

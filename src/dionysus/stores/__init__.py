@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dionysus.errors import BadInput
 from dionysus.stores.database import Database
+from dionysus.stores.memories import Memories
 from dionysus.stores.mind import Mind
 from dionysus.stores.outbox import Outbox
 from dionysus.stores.records import Records
@@ -18,12 +19,14 @@ SQLITE_VERSION = sqlite3.sqlite_version
 
 
 class Store:
-    """An open store: the journal's and traces' `records`, the `mind`, and the `outbox` of what a graph gets."""
+    """An open store: the journal's and traces' `records`, the `mind`, its `memories`, and the `outbox` of what a
+    graph gets."""
 
     def __init__(self, database: Database) -> None:
         self.path = database.path
         self.records = Records(database)
         self.mind = Mind(database)
+        self.memories = Memories(database)
         self.outbox = Outbox(database)
         self._database = database
 

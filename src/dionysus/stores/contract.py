@@ -310,6 +310,53 @@ class Memory:
     basin_id: int | None = None
     run_id: str | None = None
     step: int | None = None
+    actor: str = ""
+    """Who says it, or whose it is: a person, an agent; empty: nobody in particular."""
+    tags: tuple[str, ...] = ()
+    turn: int | None = None
+    """Its place in the course of a session, from 0; None: it stands alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewMemory:
+    """A memory to be kept; fields as in `Memory`."""
+
+    kind: str
+    text: str
+    at: datetime
+    source: str
+    place: str = ""
+    basin_id: int | None = None
+    run_id: str | None = None
+    step: int | None = None
+    actor: str = ""
+    tags: tuple[str, ...] = ()
+    in_turn: bool = False
+    """It follows the last one of its basin: who finds one of them may find the other."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Filter:
+    """Which memories count; what is left empty lets all pass."""
+
+    kinds: tuple[str, ...] = ()
+    place: str | None = None
+    """Of this place, or of none."""
+    actors: tuple[str, ...] = ()
+    """In any case."""
+    run_id: str | None = None
+    tags: tuple[str, ...] = ()
+    """All of them."""
+    since: datetime | None = None
+    until: datetime | None = None
+    """Before it."""
+    without: frozenset[str] = frozenset()
+    """Sources to leave out."""
+
+    @property
+    def lets_all_pass(self) -> bool:
+        """Whether nothing is left out."""
+        return self == Filter()
 
 
 @dataclass(frozen=True, kw_only=True)

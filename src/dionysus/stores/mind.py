@@ -1,18 +1,17 @@
-"""What the mind keeps in SQLite: memories, basins, notes, goals, mental models, beats."""
+"""What the mind keeps in SQLite beside its memories: basins, notes, goals, mental models, beats."""
 
-import sqlite3
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
-from dionysus.stores.codec import to_us
-from dionysus.stores.contract import Basin, Beat, Goal, Memory, MentalModel, Note
+from dionysus.stores.codec import from_us, to_us
+from dionysus.stores.contract import Basin, Beat, Goal, MentalModel, Note
 from dionysus.stores.database import Database
 
 
 class Mind:
-    """Verbs on what is remembered, told, wanted and believed. Raises `StoreError` throughout."""
+    """Verbs on basins and on what is told, wanted and believed. Raises `StoreError` throughout."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
@@ -20,73 +19,6 @@ class Mind:
     def transaction(self) -> AbstractContextManager[None]:
         """Several verbs, all or nothing."""
         return self._db.transaction()
-
-    # -- memories --------------------------------------------------------------------------------------
-
-    def add_memory(
-        self,
-        *,
-        kind: str,
-        text: str,
-        terms: Sequence[str],
-        at: datetime,
-        source: str,
-        place: str = "",
-        basin_id: int | None = None,
-        run_id: str | None = None,
-        step: int | None = None,
-    ) -> int:
-        """Keeps a memory under its terms; one of the same place and source is replaced. Returns its id."""
-        with self._db.transaction():
-            row = self._db.rows("SELECT id FROM memories WHERE place = ? AND source = ?", (place, source))
-            known = row[0]["id"] if row else None
-            if known is not None:
-                self._db.write("DELETE FROM memories WHERE id = ?", (known,))
-                self._db.write("DELETE FROM memory_terms WHERE rowid = ?", (known,))
-            values = (known, kind, text, to_us(at), source, place, basin_id, run_id, step)
-            new = self._db.write(
-                "INSERT INTO memories (id, kind, text, at, source, place, basin_id, run_id, step) "
-                "VALUES (?,?,?,?,?,?,?,?,?)",
-                values,
-            )
-            self._db.write("INSERT INTO memory_terms (rowid, terms) VALUES (?, ?)", (new, " ".join(terms)))
-            return new
-
-    def memories(self, *, kind: str | None = None, place: str | None = None, limit: int = 20) -> list[Memory]:
-        """Memories, newest first."""
-        rows = self._db.rows(
-            "SELECT * FROM memories WHERE (?1 IS NULL OR kind = ?1) AND (?2 IS NULL OR place IN (?2, '')) "
-            "ORDER BY at DESC, id DESC LIMIT ?3",
-            (kind, place, limit),
-        )
-        return [self._db.record(Memory, row) for row in rows]
-
-    def sources(self, *, kind: str, place: str) -> set[str]:
-        """The sources of all memories of a kind in a place."""
-        rows = self._db.rows("SELECT source FROM memories WHERE kind = ? AND place = ?", (kind, place))
-        return {row["source"] for row in rows}
-
-    def match(
-        self, terms: Sequence[str], *, kinds: Sequence[str] = (), place: str | None = None, limit: int = 50
-    ) -> list[tuple[Memory, float, int]]:
-        """Memories that share terms: (memory, BM25 score > 0, number of the query's terms in it), best first."""
-        if not terms:
-            return []
-        query = " OR ".join('"' + term.replace('"', "") + '"' for term in dict.fromkeys(terms))
-        kind_filter = f"AND m.kind IN ({','.join('?' * len(kinds))})" if kinds else ""
-        rows = self._db.rows(
-            "SELECT m.*, -bm25(memory_terms) AS score, memory_terms.terms AS terms FROM memory_terms "
-            "JOIN memories m ON m.id = memory_terms.rowid WHERE memory_terms MATCH ? "
-            f"{kind_filter} AND (? IS NULL OR m.place IN (?, '')) ORDER BY score DESC, m.id DESC LIMIT ?",
-            (query, *kinds, place, place, limit),
-        )
-        return [self._match(row, set(terms)) for row in rows]
-
-    def _match(self, row: sqlite3.Row, wanted: set[str]) -> tuple[Memory, float, int]:
-        shared = len(wanted & set(row["terms"].split()))
-        columns = dict(zip(row.keys(), row, strict=True))
-        score, _ = columns.pop("score"), columns.pop("terms")
-        return self._db.from_columns(Memory, columns), score, shared
 
     # -- basins ----------------------------------------------------------------------------------------
 
@@ -102,14 +34,41 @@ class Mind:
         rows = self._db.rows("SELECT * FROM basins WHERE id = ?", (basin_id,))
         return self._db.record(Basin, rows[0]) if rows else None
 
-    def basins(self, *, place: str | None = None, name: str | None = None, open_only: bool = False) -> list[Basin]:
-        """Basins, last opened first."""
+    def basins(
+        self,
+        *,
+        place: str | None = None,
+        name: str | None = None,
+        prefix: str | None = None,
+        open_only: bool = False,
+        limit: int = -1,
+    ) -> list[Basin]:
+        """Basins, last opened first.
+
+        Args:
+            prefix: What their names begin with.
+            limit: At most; −1: all.
+        """
         rows = self._db.rows(
             "SELECT * FROM basins WHERE (?1 IS NULL OR place = ?1) AND (?2 IS NULL OR name = ?2) "
-            "AND (NOT ?3 OR closed_at IS NULL) ORDER BY opened_at DESC, id DESC",
-            (place, name, open_only),
+            "AND (?4 IS NULL OR substr(name, 1, length(?4)) = ?4) "
+            "AND (NOT ?3 OR closed_at IS NULL) ORDER BY opened_at DESC, id DESC LIMIT ?5",
+            (place, name, open_only, prefix, limit),
         )
         return [self._db.record(Basin, row) for row in rows]
+
+    def basin_named(self, place: str, name: str) -> Basin | None:
+        """The one last opened of that name."""
+        rows = self._db.rows(
+            "SELECT * FROM basins WHERE place = ? AND name = ? ORDER BY opened_at DESC, id DESC LIMIT 1", (place, name)
+        )
+        return self._db.record(Basin, rows[0]) if rows else None
+
+    def extent(self, basin_id: int) -> tuple[datetime | None, int]:
+        """When the last memory that was put into a basin is of, and how many lie in it."""
+        rows = self._db.rows("SELECT at FROM memories WHERE basin_id = ? ORDER BY id DESC LIMIT 1", (basin_id,))
+        count = self._db.rows("SELECT count(*) FROM memories WHERE basin_id = ?", (basin_id,))[0][0]
+        return (from_us(rows[0]["at"]) if rows else None), count
 
     def update_basin(self, basin_id: int, **columns: Any) -> None:
         """Sets `name`, `closed_at`, `activation`, `habituation` or `activated_at`."""
