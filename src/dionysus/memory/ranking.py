@@ -221,25 +221,34 @@ def _actor(asked: Asked, actor: str) -> float:
     return 1.0 if actor.lower() in asked.actors else -1.0
 
 
+_LONG = 600
+_LENDS_LESS = 0.5
+
+
 class _Lent:
-    """Lends scores to neighbours: within an episode, up to `REACH` turns away."""
+    """Lends scores to neighbours: within an episode, up to `REACH` turns away.
+
+    What is longer than 600 characters speaks for itself: it lends and borrows half. So it is best on agents' steps.
+    """
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:
         basins = np.array([-1 if c.basin_id is None or c.turn is None else c.basin_id for c in candidates], np.int64)
         turns = np.array([c.turn or 0 for c in candidates], np.int64)
+        long = np.array([len(c.text) > _LONG for c in candidates], bool)
         self._pairs = []
-        """(earlier, later, turns between them)."""
+        """(earlier, later, turns between them, what is lent of it)."""
         for offset in range(1, REACH + 1):
             apart = turns[offset:] - turns[:-offset]
             near = (basins[offset:] == basins[:-offset]) & (basins[offset:] >= 0) & (apart > 0) & (apart <= REACH)
             earlier = np.flatnonzero(near)
-            self._pairs.append((earlier, earlier + offset, apart[near]))
+            share = np.where(long[earlier] | long[earlier + offset], _LENDS_LESS, 1.0).astype(np.float32)
+            self._pairs.append((earlier, earlier + offset, apart[near], share))
 
     def spread(self, scores: Floats, share: float) -> Floats:
         """The greatest of a memory's own score and what its neighbours lend."""
         lent = scores.copy()
-        for earlier, later, apart in self._pairs:
-            factor = np.float32(share) ** apart.astype(np.float32)
+        for earlier, later, apart, least in self._pairs:
+            factor = least * np.float32(share) ** apart.astype(np.float32)
             np.maximum.at(lent, later, factor * scores[earlier])
             np.maximum.at(lent, earlier, factor * scores[later])
         return lent
@@ -247,7 +256,7 @@ class _Lent:
     def answers(self, questions: npt.NDArray[np.bool_], candidates: Sequence[Candidate]) -> Floats:
         """Which follow another's question."""
         found = np.zeros(len(candidates), np.float32)
-        for earlier, later, apart in self._pairs:
+        for earlier, later, apart, _ in self._pairs:
             for a, b in zip(earlier[apart == 1], later[apart == 1], strict=True):
                 found[b] = questions[a] and candidates[a].actor.lower() != candidates[b].actor.lower()
         return found
