@@ -7,7 +7,22 @@ import platform
 import subprocess
 from pathlib import Path
 
-from benchmarks import api, beat, cache, facts, kill, local, long, managed, outage, overhead, recall, store, tokens
+from benchmarks import (
+    api,
+    beat,
+    cache,
+    facts,
+    kill,
+    local,
+    long,
+    managed,
+    memory,
+    outage,
+    overhead,
+    recall,
+    store,
+    tokens,
+)
 
 BENCHMARKS = {
     "api": api,
@@ -18,6 +33,7 @@ BENCHMARKS = {
     "local": local,
     "long": long,
     "managed": managed,
+    "memory": memory,
     "outage": outage,
     "overhead": overhead,
     "recall": recall,

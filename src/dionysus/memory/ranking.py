@@ -85,11 +85,9 @@ def posting(blocks: Sequence[tuple[int, bytes]], *, memories: int, words: int) -
         memories: All that there are.
         words: All words of all memories.
     """
-    parts = [np.frombuffer(entries, _ENTRY) for _, entries in blocks]
-    ids = np.concatenate(
-        [first + part["offset"].astype(np.int64) for (first, _), part in zip(blocks, parts, strict=True)]
-    )
-    entries = np.concatenate(parts)
+    entries = np.frombuffer(b"".join(part for _, part in blocks), _ENTRY)
+    firsts = np.array([first for first, _ in blocks], np.int64)
+    ids = np.repeat(firsts, [len(part) // _ENTRY.itemsize for _, part in blocks]) + entries["offset"]
     order = slice(None) if len(ids) < 2 or (np.diff(ids) > 0).all() else np.argsort(ids)
     ids, entries = ids[order], entries[order]
     idf = rarity(len(ids), memories)
@@ -182,7 +180,7 @@ def score(
         "date": weights.date * np.array([date_match(asked.days, day) for day in days], np.float32)
         if asked.days
         else np.zeros(len(ids), np.float32),
-        "when": weights.when * np.array([says_a_time(c.text) for c in candidates], np.float32) * asked.when,
+        "when": weights.when * np.array([asked.when and says_a_time(c.text) for c in candidates], np.float32),
         "question": weights.question * questions.astype(np.float32),
         "answer": weights.answer * lent.answers(questions, candidates),
         "opening": weights.opening * np.array([c.turn == 0 for c in candidates], np.float32),

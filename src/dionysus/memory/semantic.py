@@ -335,6 +335,10 @@ class SemanticMemory:
                 return None
         return self._embedder
 
+    def vector_sizes(self) -> dict[str, tuple[int, int]]:
+        """What embedders have made: name → (memories, bytes)."""
+        return self._memories.vector_sizes()
+
     def make_up(self, *, limit: int = 1_000) -> int:
         """Has the embedder look at memories that it has not seen, or that another embedder saw, newest first.
 
