@@ -65,9 +65,13 @@ def parse(text: str) -> list[Finding]:
     return [Finding(kind, rest) for kind, rest in _LINE.findall(text)]
 
 
-def plural(count: int, noun: str) -> str:
-    """`3 files`, `1 file`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """`3 files`, `1 file`.
+
+    Args:
+        nouns: The plural, where it does not end in s.
+    """
+    return f"{count} {noun if count == 1 else nouns or noun + 's'}"
 
 
 def ago(then_s: float, now_s: float) -> str:

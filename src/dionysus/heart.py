@@ -15,6 +15,7 @@ from dionysus.cycles import Cycle, Means
 from dionysus.errors import BadInput, StoreError
 from dionysus.journal import Frame, Limits
 from dionysus.mcp_tools import without_clashes
+from dionysus.memory.consolidation import Consolidated, Consolidation
 from dionysus.memory.goals import Goals
 from dionysus.memory.semantic import SemanticMemory
 from dionysus.recorder import Ending
@@ -65,6 +66,8 @@ class BeatReport:
     next_due: Goal | None = None
     reflex: bool = False
     """Rules thought, not an LLM."""
+    consolidated: Consolidated | None = None
+    """Idle: what became of memories meanwhile."""
 
 
 _CAN_GO_ON = ("interrupted", "budget_exhausted")
@@ -75,13 +78,23 @@ class Heart(Cycle):
 
     verb, name = "beat", "heartbeat"
 
-    def __init__(self, means: Means, *, memory: SemanticMemory, goals: Goals, hide: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        means: Means,
+        *,
+        memory: SemanticMemory,
+        consolidation: Consolidation,
+        goals: Goals,
+        hide: Callable[[str], str],
+    ) -> None:
         """
         Args:
+            consolidation: What is done while nothing else is to be done.
             hide: Replaces secrets in a text by placeholders.
         """
         super().__init__(means)
         self._memory, self._goals, self._hide = memory, goals, hide
+        self._consolidation = consolidation
 
     def beat(self, watch: Path, model: Any, *, git: bool, on_wake: Callable[[Waking], None] | None) -> BeatReport:
         """See `Runtime.beat`."""
@@ -132,9 +145,11 @@ class Heart(Cycle):
             number = mind.open_beat(look.place, look.began)
             mind.update_beat(Beat(number=number, place=look.place, status="idle", started_at=look.began))
         worked = mind.last_beat(look.place, worked=True)
+        consolidated = self._consolidation.run(place=look.place)
         return BeatReport(
             number=number,
             status="idle",
+            consolidated=consolidated,
             seconds=self._seconds_since(look.began),
             since=worked.started_at if worked else None,
             since_beat=worked.number if worked else None,

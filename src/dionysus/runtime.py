@@ -25,7 +25,9 @@ from dionysus.journal import Budget, InFlight, Limits
 from dionysus.journal.secrets import SHORTEST, Secrets, key_beside, named_secrets
 from dionysus.mcp_tools import McpServers
 from dionysus.memory.basins import Basins
+from dionysus.memory.consolidation import Consolidation
 from dionysus.memory.goals import Goals
+from dionysus.memory.landscape import Landscape
 from dionysus.memory.semantic import SemanticMemory, Told
 from dionysus.models import open_model
 from dionysus.ooda import Answer, Mind
@@ -110,9 +112,13 @@ class Runtime:
         self.served_traces = self._served_traces()
         """What `/api/agents` answers from."""
         self.runs = Runs(self._store, self.traces, secrets=self._secrets, clock=clock)
-        self.basins = Basins(mind, clock=clock)
+        self.basins = Basins(mind, self._store.memories, clock=clock)
         self.memory = SemanticMemory(
             self._store.memories, self.basins, clock=clock, hide=hide, open_embedder=self._open_embedder
+        )
+        self.landscape = Landscape(mind, self._store.memories, self.basins, clock=clock)
+        self.consolidation = Consolidation(
+            mind, self._store.memories, self.memory, keep_for=self.settings.kept_for, clock=clock
         )
         self.goals = Goals(mind, clock=clock, hide=hide)
         on = self.settings
@@ -149,7 +155,7 @@ class Runtime:
             new_suffix=new_suffix,
         )
         self._mind = Mind(means)
-        self._heart = Heart(means, memory=self.memory, goals=self.goals, hide=hide)
+        self._heart = Heart(means, memory=self.memory, consolidation=self.consolidation, goals=self.goals, hide=hide)
         self._cycles: dict[str, Heart | Mind] = {cycle.verb: cycle for cycle in (self._heart, self._mind)}
         self.mark_interrupted()
 
@@ -534,6 +540,16 @@ class Runtime:
             BadInput: One is empty, or of an instant without time zone.
         """
         return self.memory.remember_all(told)
+
+    def forget(self, ids: Sequence[int]) -> int:
+        """Forgets memories, and all that was made of them; returns how many are gone, patterns of theirs included.
+
+        What runs were shown stays in their record.
+
+        Raises:
+            NotFound: One of them is none; nothing is forgotten.
+        """
+        return self.consolidation.forget_these(ids)
 
     def _open_embedder(self) -> "Embedder | None":
         from dionysus.memory.embeddings import open_embedder

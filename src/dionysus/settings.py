@@ -3,6 +3,7 @@
 Read by the runtime and the surfaces only; everyone below is handed values.
 """
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
@@ -67,6 +68,9 @@ class Settings(BaseSettings):
         192, ge=16, le=384, description="For minilm: bytes that each token of a memory takes in the store"
     )
     embedder_api_base: str | None = Field(None, description="URL for openai:MODEL; default: DIONYSUS_API_BASE")
+    keep_memories: str = Field(
+        "", description="Comma-separated, KIND=DAYS: memories of that kind are forgotten when they are older"
+    )
     pruning: Literal["see-once", "window", "off"] = Field(
         "see-once", description="Show each observation whole once, or the newest steps whole, or all"
     )
@@ -128,8 +132,19 @@ class Settings(BaseSettings):
     @field_validator("keep_whole")
     @classmethod
     def _keeps(cls, value: str) -> str:
-        _kept_whole(value)
+        _numbers(value, "TOOL=N, such as read_file=5")
         return value
+
+    @field_validator("keep_memories")
+    @classmethod
+    def _keeps_for(cls, value: str) -> str:
+        _numbers(value, "KIND=DAYS, such as beat=90")
+        return value
+
+    @property
+    def kept_for(self) -> dict[str, timedelta]:
+        """How long memories of a kind are kept."""
+        return {kind: timedelta(days=days) for kind, days in _numbers(self.keep_memories, "").items()}
 
     @property
     def pruning_limits(self) -> PruningLimits:
@@ -139,7 +154,7 @@ class Settings(BaseSettings):
             names=self.prune_names,
             thought=self.prune_thought,
             arriving=self.prune_arriving,
-            whole=_kept_whole(self.keep_whole),
+            whole=_numbers(self.keep_whole, ""),
         )
 
     @property
@@ -148,7 +163,7 @@ class Settings(BaseSettings):
         return "window" if self.memory_window is not None and self.pruning != "off" else self.pruning
 
 
-def _kept_whole(text: str) -> dict[str, int]:
+def _numbers(text: str, form: str) -> dict[str, int]:
     """`read_file=5, form=3`, read.
 
     Raises:
@@ -156,10 +171,10 @@ def _kept_whole(text: str) -> dict[str, int]:
     """
     found = {}
     for part in filter(None, map(str.strip, text.split(","))):
-        name, _, prompts = map(str.strip, part.partition("="))
-        if not name.isidentifier() or not prompts.isdecimal() or not int(prompts):
-            raise ValueError(f"{part!r} is not TOOL=N, such as read_file=5")
-        found[name] = int(prompts)
+        name, _, number = map(str.strip, part.partition("="))
+        if not name.isidentifier() or not number.isdecimal() or not 0 < int(number) < 1_000_000:
+            raise ValueError(f"{part!r} is not {form}")
+        found[name] = int(number)
     return found
 
 

@@ -17,6 +17,7 @@ from smolagents import ActionStep, PlanningStep
 
 from dionysus.findings import Finding, parse, plural, quoted
 from dionysus.journal import Frame
+from dionysus.memory.consolidation import Consolidated
 from dionysus.models.reflex.kinds import weight_of
 from dionysus.runtime import Answer, BeatReport, RunSummary, Waking
 from dionysus.traces.lineage import Delegate
@@ -186,6 +187,19 @@ def print_report(out: Console, report: BeatReport, *, command: str | None) -> No
         out.print(_fitted(line, out, indent=0), style="dim", markup=False, soft_wrap=True)
 
 
+def consolidated_line(done: Consolidated) -> str:
+    """What consolidation did; empty: nothing."""
+    said = [
+        *([plural(done.joined, "duplicate") + " joined"] if done.joined else []),
+        *([f"{plural(len(done.promoted), 'pattern')} promoted"] if done.promoted else []),
+        *([f"{plural(done.forgotten, 'memory', 'memories')} forgotten by policy"] if done.forgotten else []),
+        *([f"{plural(done.made_up, 'memory', 'memories')} embedded"] if done.made_up else []),
+        *([f"{plural(len(done.contradicted), 'belief')} contradicted"] if done.contradicted else []),
+        *([done.embedder_failed] if done.embedder_failed else []),
+    ]
+    return ", ".join(said)
+
+
 def idle_line(report: BeatReport) -> str:
     """A beat in which nothing had happened."""
     since = f" since {report.since.astimezone():%Y-%m-%d %H:%M} (beat {report.since_beat})" if report.since else ""
@@ -194,7 +208,9 @@ def idle_line(report: BeatReport) -> str:
     if due and due.due_at:
         word = "Next due" if due.due_at >= datetime.now(UTC) else "Overdue"
         waiting = f" {word}: goal {due.id} ({due.due_at.astimezone():%Y-%m-%d})."
-    return f"idle: nothing changed{since}.{waiting} 0 model calls, {report.seconds:.2f} s"
+    said = consolidated_line(report.consolidated) if report.consolidated else ""
+    done = f"{said}. " if said else ""
+    return f"idle: nothing changed{since}.{waiting} {done}0 model calls, {report.seconds:.2f} s"
 
 
 def totals(report: BeatReport) -> str:

@@ -245,7 +245,7 @@ def test_recall_activates_basins_and_links_the_trace(
     frame: Frame, store: Store, clock: Clock, traces: ExecutionTraceService, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "dionysus")
-    basins = Basins(store.mind, clock=clock)
+    basins = Basins(store.mind, store.memories, clock=clock)
     memory = SemanticMemory(store.memories, basins, clock=clock, hide=str)
     tides = basins.opened("", "talk about tides")
     memory.remember("the tides follow the moon", basin_id=tides)

@@ -28,7 +28,7 @@ class Commit:
 
 @pytest.fixture
 def basins(store: Store, clock: Clock) -> Basins:
-    return Basins(store.mind, clock=clock)
+    return Basins(store.mind, store.memories, clock=clock)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_commits_are_learned_once_in_bursts(memory: SemanticMemory, store: Store
 def test_activation_stays_in_bounds_and_only_decays_by_itself(drives: list[tuple[float, float]]) -> None:
     clock = Clock()
     store = open_store("sqlite://")
-    basins = Basins(store.mind, clock=clock)
+    basins = Basins(store.mind, store.memories, clock=clock)
     basin = basins.opened("", "b")
     for strength, pause in drives:
         clock.now += timedelta(seconds=pause)

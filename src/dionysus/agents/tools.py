@@ -125,7 +125,7 @@ class SemanticRecall(_BeatTool):
         s.memory.learn_principles(s.place, s.view.principles())
         found = [self._before(s.last)] if s.last and s.last.next_action else []
         fresh = {f"commit {c.sha}" for c in s.view.new_commits} | ({f"beat {s.last.number}"} if s.last else set())
-        kinds = ("beat", "note", "commit", "fact")
+        kinds = ("beat", "note", "commit", "fact", "turn", "step")
         hits = s.memory.recall(query, kinds=kinds, place=s.place, limit=4, without=fresh)
         s.recalled |= {hit.memory.id: hit.memory for hit in hits}
         note_recalled((hit.memory.id, hit.score) for hit in hits)
@@ -168,9 +168,12 @@ class QueryWisdomGraph(_BeatTool):
         s = self.senses
         s.memory.learn_principles(s.place, s.view.principles())
         found = []
-        for hit in s.memory.recall(topic, kinds=("principle",), place=s.place, limit=2, least=1):
+        for hit in s.memory.recall(topic, kinds=("principle", "pattern"), place=s.place, limit=2, least=1):
             s.recalled[hit.memory.id] = hit.memory
             note_recalled([(hit.memory.id, hit.score)])
+            if hit.memory.kind == "pattern":
+                found.append(Finding("pattern", f"{quoted(hit.memory.text, 200)} (told again and again)"))
+                continue
             rule, _, path = hit.memory.text.rpartition(" | ")
             found.append(Finding("principle", f"{quoted(rule, 200)} ({code(path)})"))
         found += s.models.about(topic)

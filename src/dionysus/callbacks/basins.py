@@ -28,11 +28,18 @@ def basin_activation_callback(
             hits = memory.recall(query, place=place, limit=10)
             scores = [(hit.memory.basin_id, hit.score) for hit in hits if hit.memory.basin_id is not None]
             done = basins.activate_for(scores)
-            return [{**asdict(a), "id": a.basin_id} for a in done]
+            return [{**asdict(a), "id": a.basin_id, "words": basins.telling_words(a.basin_id)} for a in done]
 
         activated = frame.effect("basins", activate)
         for basin in activated:
             log.info("basin %r activated: %.2f", basin["name"], basin["activation"])
-        shown = [Finding("basin", f"{code(b['name'])} is active: {b['activation']:.2f}") for b in activated[:_SHOWN]]
+        shown = [
+            Finding("basin", f"{_called(basin)} is active: {basin['activation']:.2f}") for basin in activated[:_SHOWN]
+        ]
         if shown:
             step.observations = "\n".join([step.observations or "", *map(str, shown)]).strip()
+
+
+def _called(basin: dict[str, Any]) -> str:
+    words = ", ".join(basin.get("words", ()))  # a record that was made earlier has none
+    return code(basin["name"]) + (f" ({words})" if words else "")

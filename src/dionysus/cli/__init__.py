@@ -22,10 +22,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for _command in (mind.beat, mind.ask, mind.tell, mind.remember, mind.recall, servers.serve, servers.mcp):
+for _command in (mind.beat, mind.ask, mind.tell, mind.remember, mind.recall, mind.forget, servers.serve, servers.mcp):
     app.command()(_command)
 for _name, _group in (
     ("goals", mind.goals_app),
+    ("basins", mind.basins_app),
+    ("memory", mind.memory_app),
     ("traces", record.traces_app),
     ("runs", record.runs_app),
     ("model", model.model_app),

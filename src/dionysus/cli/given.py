@@ -138,6 +138,14 @@ def date_of(text: str) -> datetime:
     return due
 
 
+def day_of(text: str, option: str, *, end: bool = False) -> datetime:
+    """The beginning of a day here, or its end."""
+    try:
+        return datetime.combine(date.fromisoformat(text) + timedelta(days=end), time()).astimezone(UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise BadInput(f"{option} {text!r} is no date; write 2026-12-31") from error
+
+
 def command() -> str:
     """How this program was called."""
     return "python -m dionysus" if sys.argv[0].endswith("__main__.py") else sys.argv[0]

@@ -126,7 +126,8 @@ class MentalModels:
                     Finding(
                         "model",
                         f"when {code(model.subject)} changes, {code(model.prediction)} does too "
-                        f"({model.held} of {model.held + model.failed} times)",
+                        f"({model.held} of {model.held + model.failed} times)"
+                        + (" – contradicted: it failed more often than it held" if model.is_contradicted else ""),
                     )
                 )
         return found[:_LISTED]

@@ -77,6 +77,18 @@ class Hit:
     """What each feature of `ranking.Weights` contributed."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How much is remembered."""
+
+    memories: int
+    words: int
+    embedder: str | None
+    """In use; None: by words alone."""
+    vectors: Mapping[str, tuple[int, int]]
+    """For each embedder that vectors are of: (memories, bytes)."""
+
+
 class SemanticMemory:
     """Memories of one store."""
 
@@ -335,9 +347,33 @@ class SemanticMemory:
                 return None
         return self._embedder
 
-    def vector_sizes(self) -> dict[str, tuple[int, int]]:
-        """What embedders have made: name → (memories, bytes)."""
-        return self._memories.vector_sizes()
+    def size(self) -> Size:
+        """How much there is."""
+        memories, words = self._memories.totals()
+        embedder = self.embedder
+        return Size(
+            memories=memories,
+            words=words,
+            embedder=embedder.name if embedder else None,
+            vectors=self._memories.vector_sizes(),
+        )
+
+    def ids(self, wanted: Filter) -> list[int]:
+        """Of all that pass a filter, newest first."""
+        return self._memories.ids(wanted, limit=-1)
+
+    def rebuild(self) -> int:
+        """Makes the index and all vectors again, from the memories; returns how many there are.
+
+        Raises:
+            EmbedderError: It failed; the index is made, and what it made until then is kept.
+        """
+        with self._memories.transaction():
+            self._memories.rebuild_index()
+            self._memories.drop_vectors()
+        while self.make_up():
+            pass
+        return self._memories.totals()[0]
 
     def make_up(self, *, limit: int = 1_000) -> int:
         """Has the embedder look at memories that it has not seen, or that another embedder saw, newest first.

@@ -376,6 +376,18 @@ class Basin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CoActivation:
+    """Two basins that were active together."""
+
+    a: int
+    b: int
+    """a < b."""
+    weight: float
+    """In [0, 1) at `at`; it decays from then on."""
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Note:
     """Something a person told."""
 
@@ -413,6 +425,11 @@ class MentalModel:
     failed: int
     deadline_at: datetime | None = None
     settled: bool = False
+
+    @property
+    def is_contradicted(self) -> bool:
+        """It failed three times at least, and more often than it held."""
+        return self.failed >= 3 and self.failed > self.held
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -539,6 +556,10 @@ class Parcel:
     memories: tuple[Memory, ...] = ()
     activations: tuple[Edge, ...] = ()
     recalls: tuple[Edge, ...] = ()
+    forgotten: tuple[int, ...] = ()
+    """Memories that are no longer there."""
+    dissolved: tuple[int, ...] = ()
+    """Basins that are no longer there."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -271,6 +271,103 @@ class Memories:
         )
         return [row[0] for row in rows]
 
+    def of_basin(self, basin_id: int, *, limit: int = 200) -> list[Memory]:
+        """Memories of a basin, newest first."""
+        rows = self._db.rows("SELECT * FROM memories WHERE basin_id = ? ORDER BY id DESC LIMIT ?", (basin_id, limit))
+        return [self._db.record(Memory, row) for row in rows]
+
+    def found_in(self, terms: Sequence[str]) -> dict[str, int]:
+        """How many memories have each of some words."""
+        self.check_index()
+        rows = self._db.rows(
+            "SELECT term, sum(length(entries)) FROM postings WHERE term IN (SELECT value FROM json_each(?)) "
+            "GROUP BY term",
+            (json.dumps(list(terms)),),
+        )
+        return {row[0]: row[1] // ENTRY.size for row in rows}
+
+    def move(self, ids: Sequence[int], basin_id: int) -> None:
+        """Puts memories into another basin, those that follow each other behind what lies there, in this order."""
+        with self._db.transaction():
+            last = self._db.rows("SELECT max(turn) FROM memories WHERE basin_id = ?", (basin_id,))[0][0]
+            turn = -1 if last is None else last
+            for memory in self.get(ids):
+                turn += memory.turn is not None
+                self._db.write(
+                    "UPDATE memories SET basin_id = ?, turn = ? WHERE id = ?",
+                    (basin_id, None if memory.turn is None else turn, memory.id),
+                )
+
+    # -- consolidation -----------------------------------------------------------------------------------
+
+    def unconsolidated(self, *, limit: int) -> list[Memory]:
+        """Memories that came since consolidation last looked, oldest first."""
+        rows = self._db.rows(
+            "SELECT * FROM memories WHERE id > (SELECT memory_id FROM consolidated) ORDER BY id LIMIT ?", (limit,)
+        )
+        return [self._db.record(Memory, row) for row in rows]
+
+    def consolidated(self, memory_id: int) -> None:
+        """Consolidation has looked at all up to this one."""
+        self._db.write("UPDATE consolidated SET memory_id = ?", (memory_id,))
+
+    def told_before(self, memory: Memory) -> Memory | None:
+        """The first one of the same kind, place, actor and text, white space and case aside; None: it is the first."""
+        rows = self._db.rows(
+            "SELECT * FROM memories WHERE turn IS NULL AND substr(text, 1, 40) = substr(?, 1, 40) AND id < ? "
+            "AND kind = ? AND place = ? AND actor = ? ORDER BY id",
+            (memory.text, memory.id, memory.kind, memory.place, memory.actor),
+        )
+        same = (self._db.record(Memory, row) for row in rows)
+        return next((one for one in same if one.text.casefold().split() == memory.text.casefold().split()), None)
+
+    def join(self, again: Memory, first: Memory) -> None:
+        """Makes one memory of two: where the second came from is kept with the first, and so is who recalled it."""
+        with self._db.transaction():
+            self._db.write(
+                "INSERT OR IGNORE INTO retellings (memory_id, source, at, basin_id, run_id, step) VALUES (?,?,?,?,?,?)",
+                (first.id, again.source, to_us(again.at), again.basin_id, again.run_id, again.step),
+            )
+            self._db.write("UPDATE OR IGNORE retellings SET memory_id = ? WHERE memory_id = ?", (first.id, again.id))
+            self._db.write("UPDATE OR IGNORE evidence SET memory_id = ? WHERE memory_id = ?", (first.id, again.id))
+            self._db.write("UPDATE OR IGNORE recalls SET memory_id = ? WHERE memory_id = ?", (first.id, again.id))
+            self._remove([again.id])
+
+    def retold(self, ids: Sequence[int]) -> dict[int, list[tuple[str, int]]]:
+        """Where memories were told again in the same words: (source, microseconds since 1970) of each, oldest first."""
+        rows = self._db.rows(
+            "SELECT memory_id, source, at FROM retellings WHERE memory_id IN (SELECT value FROM json_each(?)) "
+            "ORDER BY at",
+            (json.dumps(ids),),
+        )
+        found: dict[int, list[tuple[str, int]]] = {}
+        for row in rows:
+            found.setdefault(row[0], []).append((row[1], row[2]))
+        return found
+
+    def add_evidence(self, pattern_id: int, ids: Sequence[int]) -> None:
+        """These memories show a pattern."""
+        with self._db.transaction():
+            for memory_id in ids:
+                self._db.write("INSERT OR IGNORE INTO evidence VALUES (?, ?)", (pattern_id, memory_id))
+
+    def evidence_of(self, pattern_id: int) -> list[int]:
+        """The memories that a pattern was seen in."""
+        rows = self._db.rows("SELECT memory_id FROM evidence WHERE pattern_id = ? ORDER BY memory_id", (pattern_id,))
+        return [row[0] for row in rows]
+
+    def patterns_of(self, ids: Sequence[int]) -> list[int]:
+        """The patterns that some memories show."""
+        rows = self._db.rows(
+            "SELECT DISTINCT pattern_id FROM evidence WHERE memory_id IN (SELECT value FROM json_each(?)) ORDER BY 1",
+            (json.dumps(ids),),
+        )
+        return [row[0] for row in rows]
+
+    def drop_notes(self, numbers: Sequence[int]) -> None:
+        """Forgets what a person told, where a memory was made of it."""
+        self._db.write("DELETE FROM notes WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(numbers),))
+
     # -- vectors ---------------------------------------------------------------------------------------
 
     def save_vectors(self, embedder: str, bodies: Sequence[tuple[int, bytes]]) -> None:
@@ -287,12 +384,23 @@ class Memories:
 
     def without_vectors(self, embedder: str, *, limit: int) -> list[Memory]:
         """Memories that an embedder has still to look at, newest first."""
+        if self.vector_counts().get(embedder, 0) == self.totals()[0]:
+            return []
         rows = self._db.rows(
             "SELECT m.* FROM memories m LEFT JOIN vectors v ON v.memory_id = m.id AND v.embedder = "
             "(SELECT id FROM embedders WHERE name = ?1) WHERE v.memory_id IS NULL ORDER BY m.id DESC LIMIT ?2",
             (embedder, limit),
         )
         return [self._db.record(Memory, row) for row in rows]
+
+    def vector_counts(self) -> dict[str, int]:
+        """How many memories each embedder has seen."""
+        rows = self._db.rows("SELECT e.name, (SELECT count(*) FROM vectors v WHERE v.embedder = e.id) FROM embedders e")
+        return {row[0]: row[1] for row in rows}
+
+    def drop_vectors(self) -> None:
+        """Takes all vectors out; they are made again as they are needed."""
+        self._db.write("DELETE FROM vectors")
 
     def vector_sizes(self) -> dict[str, tuple[int, int]]:
         """For each embedder: (memories, bytes of their vectors)."""

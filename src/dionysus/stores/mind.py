@@ -1,12 +1,13 @@
 """What the mind keeps in SQLite beside its memories: basins, notes, goals, mental models, beats."""
 
+import json
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
 from dionysus.stores.codec import from_us, to_us
-from dionysus.stores.contract import Basin, Beat, Goal, MentalModel, Note
+from dionysus.stores.contract import Basin, Beat, CoActivation, Goal, MentalModel, Note
 from dionysus.stores.database import Database
 
 
@@ -75,6 +76,32 @@ class Mind:
         names = ", ".join(f"{name} = ?" for name in columns)
         values = [to_us(v) if isinstance(v, datetime) else v for v in columns.values()]
         self._db.write(f"UPDATE basins SET {names} WHERE id = ?", (*values, basin_id))
+
+    def remove_basin(self, basin_id: int, *, into: int) -> None:
+        """Dissolves a basin that has no memories any more; the activations on record are those of another now."""
+        with self._db.transaction():
+            self._db.write("UPDATE OR IGNORE basin_links SET basin_id = ? WHERE basin_id = ?", (into, basin_id))
+            self._db.write("DELETE FROM basin_links WHERE basin_id = ?", (basin_id,))
+            self._db.write("UPDATE retellings SET basin_id = ? WHERE basin_id = ?", (into, basin_id))
+            self._db.write("DELETE FROM basins WHERE id = ?", (basin_id,))
+
+    def co_activations(self, basin_ids: Sequence[int]) -> list[CoActivation]:
+        """Of pairs that one of some basins is in."""
+        ids = json.dumps(list(basin_ids))
+        rows = self._db.rows(
+            "SELECT * FROM co_activations WHERE a IN (SELECT value FROM json_each(?1)) "
+            "UNION SELECT * FROM co_activations WHERE b IN (SELECT value FROM json_each(?1)) "
+            "ORDER BY weight DESC, a, b",
+            (ids,),
+        )
+        return [self._db.record(CoActivation, row) for row in rows]
+
+    def save_co_activation(self, pair: CoActivation) -> None:
+        """Adds a pair, or replaces it."""
+        self._db.write(
+            "INSERT OR REPLACE INTO co_activations (a, b, weight, at) VALUES (?,?,?,?)",
+            (pair.a, pair.b, pair.weight, to_us(pair.at)),
+        )
 
     # -- notes and goals -------------------------------------------------------------------------------
 

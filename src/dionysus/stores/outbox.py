@@ -106,13 +106,16 @@ class Outbox:
             *(edge.trace_id for edge in (*activations, *recalls) if edge),
             *self._tops(memory.run_id for memory in memories if memory.run_id is not None),
         }
+        kept = self._numbered("basins", basins, Basin)
         return Parcel(
             traces=tuple(self._with_parents(traces)),
             steps=tuple(steps),
-            basins=tuple(self._numbered("basins", basins, Basin)),
+            basins=tuple(kept),
             memories=tuple(memories),
             activations=tuple(edge for edge in activations if edge),
             recalls=tuple(edge for edge in recalls if edge),
+            forgotten=tuple(sorted({*map(int, keys["memory"])} - {memory.id for memory in memories})),
+            dissolved=tuple(sorted({*map(int, keys["basin"])} - {basin.id for basin in kept})),
         )
 
     def backlog(self, target: str, graph_id: str | None = None) -> Backlog:

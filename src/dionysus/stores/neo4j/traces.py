@@ -81,6 +81,8 @@ RETURN count(s) AS n
 """
 _BASINS = "UNWIND $rows AS row MERGE (b:AttractorBasin {id: row.id}) SET b += row.properties RETURN count(b) AS n"
 _MEMORIES = "UNWIND $rows AS row MERGE (m:AgentMemory {id: row.id}) SET m += row.properties RETURN count(m) AS n"
+_FORGOTTEN = "MATCH (m:AgentMemory) WHERE m.id IN $ids DETACH DELETE m"
+_DISSOLVED = "MATCH (b:AttractorBasin) WHERE b.id IN $ids DETACH DELETE b"
 _MOVED = """
 UNWIND $rows AS row
 MATCH (m:AgentMemory {id: row.id})-[old:LIES_IN]->(b:AttractorBasin) WHERE row.basin IS NULL OR b.id <> row.basin
@@ -187,6 +189,9 @@ class GraphTraces:
             edges = [{k: v for k, v in memory.items() if k != "properties"} for memory in memories]
             for query in (_MOVED, _LIES_IN, _KEPT_BY_OTHERS, _CREATED):
                 tx.run(query, rows=edges).consume()
+        for query, gone in ((_FORGOTTEN, parcel.forgotten), (_DISSOLVED, parcel.dissolved)):
+            if gone:
+                tx.run(query, ids=[self._id(number) for number in gone]).consume()
         _all(tx, _ACTIVATIONS, [self._edge_row(edge) for edge in parcel.activations])
         _all(tx, _RECALLS, [self._edge_row(edge) for edge in parcel.recalls])
 

@@ -37,3 +37,47 @@ CREATE TABLE vectors (
 );
 CREATE INDEX basins_name ON basins(place, name);
 CREATE INDEX basins_time ON basins(opened_at DESC, id DESC);
+
+-- What was told again in the same words: the memory it was joined to keeps where it came from.
+CREATE TABLE retellings (
+  memory_id INTEGER NOT NULL REFERENCES memories(id) ON DELETE CASCADE,
+  source    TEXT NOT NULL,
+  at        INTEGER NOT NULL,
+  basin_id  INTEGER,
+  run_id    TEXT,
+  step      INTEGER,
+  PRIMARY KEY (memory_id, source)
+) WITHOUT ROWID;
+-- Which memories a pattern was seen in.
+CREATE TABLE evidence (
+  pattern_id INTEGER NOT NULL REFERENCES memories(id) ON DELETE CASCADE,
+  memory_id  INTEGER NOT NULL REFERENCES memories(id) ON DELETE CASCADE,
+  PRIMARY KEY (pattern_id, memory_id)
+) WITHOUT ROWID;
+CREATE INDEX evidence_memory ON evidence(memory_id);
+-- Memories that stand alone, by their beginning: duplicates have the same.
+CREATE INDEX memories_alike ON memories(substr(text, 1, 40)) WHERE turn IS NULL;
+-- How far consolidation has looked.
+CREATE TABLE consolidated (memory_id INTEGER NOT NULL);
+INSERT INTO consolidated VALUES (0);
+
+-- Basins that were active together: a < b.
+CREATE TABLE co_activations (
+  a      INTEGER NOT NULL REFERENCES basins(id) ON DELETE CASCADE,
+  b      INTEGER NOT NULL REFERENCES basins(id) ON DELETE CASCADE,
+  weight REAL NOT NULL,                      -- at `at`; it decays
+  at     INTEGER NOT NULL,
+  PRIMARY KEY (a, b)
+) WITHOUT ROWID;
+CREATE INDEX co_activations_b ON co_activations(b);
+
+-- What was forgotten or merged leaves a graph too. Where a memory took another's place, its adding comes after this.
+CREATE TRIGGER memory_removed AFTER DELETE ON memories BEGIN
+  DELETE FROM changes WHERE kind = 'memory' AND key = CAST(OLD.id AS TEXT);
+  INSERT INTO changes (kind, key) VALUES ('memory', OLD.id);
+END;
+CREATE TRIGGER basin_removed AFTER DELETE ON basins BEGIN
+  DELETE FROM changes WHERE kind = 'basin' AND key = CAST(OLD.id AS TEXT);
+  INSERT INTO changes (kind, key) VALUES ('basin', OLD.id);
+END;
+CREATE INDEX vectors_embedder ON vectors(embedder);
