@@ -22,6 +22,7 @@ from benchmarks import (
     recall,
     store,
     tokens,
+    usage,
 )
 
 BENCHMARKS = {
@@ -39,6 +40,7 @@ BENCHMARKS = {
     "recall": recall,
     "store": store,
     "tokens": tokens,
+    "usage": usage,
 }
 
 _OF = {

@@ -5,8 +5,8 @@ texts), told in sessions of 20 through the public API in batches of 500; a query
 At each size the same queries are asked of all: `recall` (the default install, limit 10), `fts5` (a table of the same
 stems, `ORDER BY rank LIMIT 10`), `numpy` (the averaged vectors of the same static table, all cosines). Each asks in
 turn, query by query, so that a busy machine slows all. `found`: how often the memory that the query was drawn from is
-among the ten. RAM is what the process holds beyond what it held when the store was opened, without this benchmark's own texts and
-vectors; bytes are of the store's
+among the ten. RAM is what the process holds beyond what it held when the store was opened, without this benchmark's
+own texts and vectors; bytes are of the store's
 file.
 """
 
@@ -40,7 +40,7 @@ def run(*, short: bool, seed: int, data: Path | None) -> dict[str, Any]:
 
     from dionysus.memory.embeddings import StaticTokens
 
-    vocabulary = _words(data)
+    vocabulary = words_of(data)
     rng = random.Random(seed)
     sizes = SIZES[:2] if short else SIZES
     static = StaticTokens()
@@ -85,9 +85,7 @@ def run(*, short: bool, seed: int, data: Path | None) -> dict[str, Any]:
                         "memories": size,
                         "told_per_s": {name: round(grown / seconds) for name, seconds in spent.items()},
                         "recall": by,
-                        "ram_mib": round(
-                            (_resident() - before - vectors[:size].nbytes - sum(map(sys.getsizeof, texts))) / 2**20
-                        ),
+                        "ram_mib": round((_resident() - before - _own(texts, vectors[:size])) / 2**20),
                         "store_bytes_a_memory": round(_size_of(path) / size),
                         "vector_bytes_a_memory": round(
                             sum(n for _, n in runtime.memory.size().vectors.values()) / size
@@ -99,7 +97,7 @@ def run(*, short: bool, seed: int, data: Path | None) -> dict[str, Any]:
     return {"data": data.name if data else "this project's own words", "sizes": rows}
 
 
-def _words(data: Path | None) -> list[str]:
+def words_of(data: Path | None) -> list[str]:
     """Words by how often they come, most frequent first."""
     if data is None:
         root = Path(__file__).parent.parent
@@ -190,6 +188,10 @@ def _timed(do: Callable[[], object]) -> float:
 
 def _size_of(path: Path) -> int:
     return sum(p.stat().st_size for p in path.parent.glob(path.name + "*"))
+
+
+def _own(texts: Sequence[str], vectors: Any) -> int:
+    return sum(map(sys.getsizeof, texts)) + int(vectors.nbytes)
 
 
 def _resident() -> int:

@@ -114,7 +114,12 @@ class Runtime:
         self.runs = Runs(self._store, self.traces, secrets=self._secrets, clock=clock)
         self.basins = Basins(mind, self._store.memories, clock=clock)
         self.memory = SemanticMemory(
-            self._store.memories, self.basins, clock=clock, hide=hide, open_embedder=self._open_embedder
+            self._store.memories,
+            self.basins,
+            clock=clock,
+            hide=hide,
+            open_embedder=self._open_embedder,
+            by_activation=self.settings.recall_by_activation,
         )
         self.landscape = Landscape(mind, self._store.memories, self.basins, clock=clock)
         self.consolidation = Consolidation(

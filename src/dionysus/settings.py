@@ -68,6 +68,9 @@ class Settings(BaseSettings):
         192, ge=16, le=384, description="For minilm: bytes that each token of a memory takes in the store"
     )
     embedder_api_base: str | None = Field(None, description="URL for openai:MODEL; default: DIONYSUS_API_BASE")
+    recall_by_activation: float = Field(
+        0.5, ge=0, le=10, description="What an active basin adds to the score of its memories; 0: it never ranks"
+    )
     keep_memories: str = Field(
         "", description="Comma-separated, KIND=DAYS: memories of that kind are forgotten when they are older"
     )

@@ -260,7 +260,7 @@ def test_recall_activates_basins_and_links_the_trace(
     links = traces.get_trace("run-1").basins
     assert [(link.basin_id, link.at_step) for link in links] == [(tides, 2)]
     assert 0 < links[0].strength < 1
-    assert "`talk about tides` is active" in shown(model.prompts[-1])
+    assert "`talk about tides` (follow, moon, tides) is active" in shown(model.prompts[-1])
     assert "basin 'talk about tides' activated" in caplog.text
 
 

@@ -6,7 +6,7 @@ on real conversations episodes carry the signal and clusters carry none (docs/de
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
@@ -105,6 +105,11 @@ class Basins:
         now = self._clock()
         found = [(basin, current_activation(basin, now)) for basin in self._mind.basins(place=place)]
         return sorted(found, key=lambda pair: (-pair[1], -pair[0].id))
+
+    def levels(self, basin_ids: Collection[int]) -> dict[int, float]:
+        """The activation of some basins as of now."""
+        now = self._clock()
+        return {basin.id: current_activation(basin, now) for basin in self._mind.basins_of(basin_ids)}
 
     def activate_basin(self, basin_id: int, strength: float) -> Activation:
         """Drives a basin: a ← a·e^(−Δt/τ) + (1 − a·e^(−Δt/τ))·h·(1 − e^(−m)), with m = strength.

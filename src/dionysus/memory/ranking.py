@@ -6,7 +6,7 @@ is worth.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -129,6 +129,10 @@ class Scored:
     """Has two words of the query, itself or with its neighbours; or means much the same; or is of its date."""
     shared: npt.NDArray[np.int64]
     """How many of the query's words it has itself."""
+
+    def with_part(self, name: str, values: Floats) -> "Scored":
+        """One more feature, weighted already."""
+        return replace(self, total=self.total + values, parts={**self.parts, name: values})
 
     def why(self, place: int) -> dict[str, float]:
         """What speaks for or against one of them."""

@@ -100,14 +100,16 @@ class SemanticMemory:
         clock: Callable[[], datetime],
         hide: Callable[[str], str],
         open_embedder: Callable[[], "Embedder | None"] = lambda: None,
+        by_activation: float = 0.0,
     ) -> None:
         """
         Args:
             hide: Replaces secrets in a text by placeholders.
+            by_activation: What the activation of a memory's basin adds to its score, at most; 0: nothing.
             open_embedder: Called once, at the first need; gives None where recall goes by words alone.
         """
         self._memories, self._basins, self._clock, self._hide = memories, basins, clock, hide
-        self._open_embedder = open_embedder
+        self._open_embedder, self._by_activation = open_embedder, by_activation
         self._embedder: Embedder | None = None
         self._opened = False
         self.looks_failed: EmbedderError | None = None
@@ -258,6 +260,8 @@ class SemanticMemory:
         ]
 
     def _scored(self, query: str, wanted: Filter) -> tuple[list[Candidate], "Scored | None"]:
+        import numpy as np
+
         from dionysus.memory import ranking
 
         memories, words = self._memories.totals()
@@ -286,9 +290,12 @@ class SemanticMemory:
             except EmbedderError as error:
                 self._failed(error)
         weights = ranking.LEXICAL if nearness is None or embedder is None else embedder.weights
-        return found, ranking.score(
-            ask, found, postings, memories=memories, words=said, nearness=nearness, weights=weights
-        )
+        scored = ranking.score(ask, found, postings, memories=memories, words=said, nearness=nearness, weights=weights)
+        if self._by_activation:
+            levels = self._basins.levels({c.basin_id for c in found if c.basin_id is not None})
+            active = np.array([levels.get(c.basin_id or 0, 0.0) for c in found], np.float32)
+            scored = scored.with_part("active", np.float32(self._by_activation) * active)
+        return found, scored
 
     def _first_stage(self, ask: Asked, postings: Mapping[str, "Posting"], wanted: Filter, memories: int) -> list[int]:
         """The ids that are worth scoring."""

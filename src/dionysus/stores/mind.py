@@ -1,7 +1,7 @@
 """What the mind keeps in SQLite beside its memories: basins, notes, goals, mental models, beats."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
@@ -55,6 +55,13 @@ class Mind:
             "AND (?4 IS NULL OR substr(name, 1, length(?4)) = ?4) "
             "AND (NOT ?3 OR closed_at IS NULL) ORDER BY opened_at DESC, id DESC LIMIT ?5",
             (place, name, open_only, prefix, limit),
+        )
+        return [self._db.record(Basin, row) for row in rows]
+
+    def basins_of(self, ids: Collection[int]) -> list[Basin]:
+        """Basins of these ids."""
+        rows = self._db.rows(
+            "SELECT * FROM basins WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(sorted(ids)),)
         )
         return [self._db.record(Basin, row) for row in rows]
 
