@@ -15,7 +15,7 @@ Methods: `bm25` (bm25s and PyStemmer, texts prefixed with their day), `embedding
 and `zsum` of these two, and recall as it is: `lexical`, `static` (the default install) and `ours` (`[minilm]`, or what
 `--embedder` names). Recall at k is the share of a question's gold among the first k, `recall_all` whether all are;
 `mrr` of the first gold, 0 beyond the fiftieth. Intervals are bootstrapped over questions, 95 %. `ablation` leaves out
-one feature of `ours` at a time, on the same stores.
+one feature of `ours` at a time, on the same stores (conversations only).
 """
 
 import gzip
@@ -92,7 +92,7 @@ def run(
     for method, ranked in ranks.items():
         rows += _rows(method, asks, ranked, rng)
     if not short:
-        ablation = _ablation(told, asks, embedder, rng)
+        ablation = _ablation(told, asks, embedder)
     return {
         "data": data.name if data else "this project, read by a played run",
         "embedder": embedder,
@@ -202,42 +202,37 @@ def _asked(runtime: Runtime, told: Episode) -> list[list[str]]:
         while position < question.after:
             runtime.remember_all([told.memories[position]])
             position += 1
-        found.append([hit.memory.source for hit in runtime.memory.recall(question.text, limit=_DEEP)])
+        found.append(_ranked(runtime, question))
     return found
 
 
-def _ablation(
-    told: Sequence[Episode], asks: Sequence[tuple[Episode, Question]], spec: str, rng: random.Random
-) -> list[dict[str, Any]]:
+def _ranked(runtime: Runtime, question: Question) -> list[str]:
+    return [hit.memory.source for hit in runtime.memory.recall(question.text, limit=_DEEP)]
+
+
+def _ablation(told: Sequence[Episode], asks: Sequence[tuple[Episode, Question]], spec: str) -> list[dict[str, Any]]:
     """`ours` without one feature at a time."""
     ranks: dict[str, list[list[str]]] = defaultdict(list)
+    if not all(question.after == len(one.memories) for one, question in asks):
+        return []  # questions between memories are asked once
     for one in told:
         with _runtime(spec) as runtime:
             ranks["nothing"] += _asked(runtime, one)
             embedder: Any = runtime.memory.embedder
             if embedder is None:
-                continue
+                return []
             whole: Weights = embedder.weights
             for feature in fields(Weights):
                 if getattr(whole, feature.name):
                     embedder.weights = replace(whole, **{feature.name: 0.0})
-                    ranks[feature.name] += _asked(runtime, replace(one, memories=())) if _all_told(one) else []
+                    ranks[feature.name] += [_ranked(runtime, question) for question in one.questions]
             embedder.weights = whole
-    base = _figures(asks, ranks["nothing"])
+    figures = {name: _figures(asks, ranked) for name, ranked in ranks.items()}
+    best = figures["nothing"]["recall_at_10"]
     return [
-        {
-            "without": name,
-            **_figures(asks, ranked),
-            "loss_at_10": round(base["recall_at_10"] - _figures(asks, ranked)["recall_at_10"], 4),
-        }
-        for name, ranked in ranks.items()
-        if len(ranked) == len(asks)
+        {"without": name, **theirs, "loss_at_10": round(best - theirs["recall_at_10"], 4)}
+        for name, theirs in figures.items()
     ]
-
-
-def _all_told(told: Episode) -> bool:
-    """Whether all questions come at the end, so that they can be asked again."""
-    return all(question.after == len(told.memories) for question in told.questions)
 
 
 def _ranked_by_baselines(told: Sequence[Episode]) -> dict[str, list[list[str]]]:

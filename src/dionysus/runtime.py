@@ -610,12 +610,14 @@ def _budget(name: str, text: str | None) -> Budget:
         raise BadInput(f"{name}: {error}") from error
 
 
-def checked_text(what: str, text: str) -> str:
+def checked_text(what: str, text: object) -> str:
     """Text that a person gave, if it is text.
 
     Raises:
         BadInput: It is empty, too long, or holds NUL bytes or bytes that are not UTF-8.
     """
+    if not isinstance(text, str):
+        raise BadInput(f"the {what} is a text, not {type(text).__name__}")
     if not text.strip():
         raise BadInput(f"the {what} is empty; give it a text")
     if len(text) > _NOTE_CHARS:

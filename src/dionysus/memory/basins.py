@@ -88,7 +88,7 @@ class Basins:
     def going_on(self, place: str, *, at: datetime) -> int:
         """The episode of what is told without saying to which it belongs: the last one, unless half an hour lies
         between, or a hundred memories lie in it already; then a new one."""
-        for basin in self._mind.basins(place=place, prefix=_TOLD, limit=1):
+        for basin in self._mind.basins(place=place, prefix=_TOLD, until=at + _PAUSE, limit=1):
             last, count = self._mind.extent(basin.id)
             if count < _MOST_TOLD and abs(at - (last or basin.opened_at)) <= _PAUSE:
                 return basin.id

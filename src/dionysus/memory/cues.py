@@ -20,17 +20,20 @@ _MONTH = "|".join(sorted(_MONTHS, key=len, reverse=True))
 _NUMBERS = {word: n for n, word in enumerate("zero one two three four five six seven eight nine ten".split())} | {
     "a": 1
 }
-_ISO = re.compile(r"\b(\d{4})-(\d{1,2})(?:-(\d{1,2}))?\b")
+_ISO = re.compile(r"(?a:\b(\d{4})-(\d{1,2})(?:-(\d{1,2}))?(?=T\d|\b))")
 _NAMED = re.compile(
     rf"\b(?:(?P<day>\d{{1,2}})(?:st|nd|rd|th)?\s+(?:of\s+)?)?(?P<month>{_MONTH})\b\.?"
     r"(?:\s+(?P<after>\d{1,2})(?:st|nd|rd|th)?\b(?!\s*:))?(?:\s*,?\s*(?:of\s+)?(?P<year>\d{4})\b)?",
     re.I,
 )
 _BEFORE_MAY = re.compile(
-    r"\b(?:in|of|on|since|by|during|early|late|mid|until|before|after|from|last|this|next)[\s-]+$", re.I
+    r"\b(?:in|of|on|since|by|during|early|late|mid|until|before|after|from|last|next)[\s-]+$", re.I
 )
 _RELATIVE = re.compile(rf"\b(last|this|next)\s+(week|month|year|weekend|{'|'.join(_DAYS)}|{_MONTH})\b", re.I)
 _AGO = re.compile(rf"\b(\d{{1,4}}|{'|'.join(_NUMBERS)})\s+(day|week|month|year)s?\s+ago\b", re.I)
+_FOLDED = str.maketrans({"ı": "·", "İ": "·", "ſ": "·", "\N{KELVIN SIGN}": "·"})
+_LOOKED_AT = 10_000
+"""Characters of a text that are searched for dates."""
 _LEAP = 2000
 """Stands for any year: it has all days."""
 _NEAR = {"today": 0, "tonight": 0, "yesterday": -1, "tomorrow": 1}
@@ -70,7 +73,7 @@ class Asked:
     terms: tuple[str, ...]
     """Its content words, stemmed, each once; without those that say a time or name an actor."""
     actors: frozenset[str] = frozenset()
-    """Those that it names, lower case."""
+    """Those that it names, case folded."""
     days: tuple[Span, ...] = ()
     when: bool = False
     """It asks for a time."""
@@ -88,7 +91,7 @@ def asked(query: str, *, today: date, actors: Collection[str] = ()) -> Asked:
     return Asked(
         text=query,
         terms=tuple(term for term in dict.fromkeys(stems(query)) if term not in named and term not in said),
-        actors=frozenset(actor.lower() for actor in actors),
+        actors=frozenset(actor.casefold() for actor in actors),
         days=tuple(found),
         when=bool(_WHEN.search(query)),
     )
@@ -96,12 +99,19 @@ def asked(query: str, *, today: date, actors: Collection[str] = ()) -> Asked:
 
 def names(query: str, *, most: int = 100) -> list[str]:
     """What in a query may name an actor: its words, and each two that follow each other."""
-    words = list(dict.fromkeys(_NAME.findall(query.replace("'s", " ").replace("’s", " "))))[:most]
+    said = _NAME.findall(query[:_LOOKED_AT].replace("'s", " ").replace("’s", " "))
+    words = list(dict.fromkeys(word.rstrip(".-@") for word in said))[:most]
     return [*words, *(" ".join(pair) for pair in pairwise(words))]
+
+
+def _plain(text: str) -> str:
+    """The text as our patterns read it: the letters that only ignoring case makes alike are told apart."""
+    return text.translate(_FOLDED)
 
 
 def spans(text: str, *, today: date) -> dict[Span, str]:
     """The days that a text speaks of, each with the words that say so; what is no day (31 February) is left out."""
+    text = _plain(text[:_LOOKED_AT])
     found: dict[Span, str] = {}
 
     def keep(said: str, first: date | None, last: date | None, *, yearly: bool = False) -> None:
@@ -111,24 +121,28 @@ def spans(text: str, *, today: date) -> dict[Span, str]:
     for match in _ISO.finditer(text):
         year, month, day = int(match[1]), int(match[2]), match[3]
         keep(match[0], *(_day(year, month, int(day)) if day else _month(year, month)))
+    relative = [(m.start(), m.end()) for m in _RELATIVE.finditer(text)]
     for match in _NAMED.finditer(text):
         name, day = match["month"].lower(), match["day"] or match["after"]
-        if name == "may" and not (day or match["year"] or _BEFORE_MAY.search(text[: match.start()])):
+        if name == "may" and not (
+            day or match["year"] or _BEFORE_MAY.search(text[max(0, match.start() - 12) : match.start()])
+        ):
             continue  # the verb
-        if _RELATIVE.search(text[max(0, match.start() - 6) : match.end()]):
+        if any(start <= match.start("month") < end for start, end in relative):
             continue
         number = _MONTHS[name]
         year = int(match["year"]) if match["year"] else _LEAP
         keep(match[0], *(_day(year, number, int(day)) if day else _month(year, number)), yearly=not match["year"])
     for match in _RELATIVE.finditer(text):
+        if match[1].lower() == "this" and match[2].lower() == "may":
+            continue  # the verb
         keep(match[0], *_relative(match[1].lower(), match[2].lower(), today))
     for match in _AGO.finditer(text):
         count = int(match[1]) if match[1].isdecimal() else _NUMBERS[match[1].lower()]
         keep(match[0], *_ago(count, match[2].lower(), today))
     for word in re.findall(r"\w+", text.lower()):
         if word in _NEAR:
-            day = today + timedelta(days=_NEAR[word])
-            keep(word, day, day)
+            keep(word, *_ago(-_NEAR[word], "day", today))
     return found
 
 
@@ -140,7 +154,10 @@ def date_match(days: Sequence[Span], at: date) -> float:
         day = at.replace(year=_LEAP) if span.yearly else at
         if span.first <= day <= span.last:
             return 1.0
-        if span.is_a_day and -2 <= (day - span.first).days <= 8:
+        apart = (day - span.first).days
+        if span.yearly:
+            apart = (apart + 20) % 366 - 20  # over the turn of the year
+        if span.is_a_day and -2 <= apart <= 8:
             best = 0.6
     return best
 

@@ -23,6 +23,7 @@ from dionysus.memory.ranking import CONTEXTUAL, POOLED, STATIC, Weights
 
 Floats = npt.NDArray[np.float32]
 _WORD = re.compile(r"\w+")
+_DAMAGED = "kept vectors are damaged; make them again: dionysus memory rebuild"
 _QUERY_TOKENS = 128
 _MOST_CHARS = 20_000
 """Of a text are looked at."""
@@ -85,11 +86,15 @@ class StaticTokens:
         text = _shortened(text)
         found = self._tokenizer.encode(text, add_special_tokens=False)
         ids = found.ids[:_QUERY_TOKENS]
-        return Query(_words_at(text, found.offsets[:_QUERY_TOKENS]), self._table[ids].reshape(len(ids), -1))
+        return Query(_words_at(text, found.offsets[:_QUERY_TOKENS]), self._table[ids] if ids else self._table[:0])
 
     def nearness(self, query: Query, bodies: Sequence[bytes]) -> Floats:
         """Standard deviations, from 0."""
+        if any(len(body) % 2 for body in bodies):
+            raise EmbedderError(self.name, _DAMAGED)
         ids, starts = _joined([np.frombuffer(body, np.uint16) for body in bodies])
+        if ids.size and int(ids.max()) >= len(self._table):
+            raise EmbedderError(self.name, _DAMAGED)
         different, places = np.unique(ids, return_inverse=True)
         cosines = query.vectors @ self._table[different].T
         with_others = query.vectors @ self._sample.T
@@ -154,7 +159,7 @@ class ContextualTokens:
     def nearness(self, query: Query, bodies: Sequence[bytes]) -> Floats:
         """Cosines."""
         if any(len(body) % self.dims for body in bodies):
-            raise EmbedderError(self.name, "kept vectors are damaged; make them again: dionysus memory rebuild")
+            raise EmbedderError(self.name, _DAMAGED)
         rows, starts = _joined([np.frombuffer(body, np.int8).reshape(-1, self.dims) for body in bodies])
         cosines = query.vectors @ (rows.reshape(-1, self.dims).astype(np.float32).T / 127)
         return _best(cosines.astype(np.float32), starts, len(bodies), nothing=0.0)
@@ -242,12 +247,12 @@ class Pooled:
         """Cosines; 0 for a text without vector."""
         found = np.zeros((1, len(bodies)), np.float32)
         for place, body in enumerate(bodies):
+            if len(body) % 2:
+                raise EmbedderError(self._model, _DAMAGED)
             if body:
                 vector = np.frombuffer(body, np.float16).astype(np.float32)
                 if vector.shape != query.vectors[0].shape:
-                    raise EmbedderError(
-                        self._model, "kept vectors are damaged; make them again: dionysus memory rebuild"
-                    )
+                    raise EmbedderError(self._model, _DAMAGED)
                 found[0, place] = float(vector @ query.vectors[0])
         return found
 
@@ -255,7 +260,7 @@ class Pooled:
         if not texts:
             return []
         try:
-            made = [np.asarray(vector, np.float32) for vector in self._embed(texts)]
+            made = [np.asarray(vector, np.float64) for vector in self._embed(texts)]
         except EmbedderError:
             raise
         except Exception as error:
@@ -272,7 +277,8 @@ class Pooled:
                     self._model,
                     f"it gave {vector.size} dimensions where it gave {self._dims} before; start again to use it",
                 )
-        return [np.asarray(vector / (float(np.linalg.norm(vector)) or 1.0), np.float32) for vector in made]
+        scaled = [vector / (float(np.abs(vector).max()) or 1.0) for vector in made]
+        return [np.asarray(vector / (float(np.linalg.norm(vector)) or 1.0), np.float32) for vector in scaled]
 
 
 def open_embedder(

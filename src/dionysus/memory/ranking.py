@@ -220,7 +220,7 @@ _ENOUGH = 8
 def _actor(asked: Asked, actor: str) -> float:
     if not asked.actors or not actor:
         return 0.0
-    return 1.0 if actor.lower() in asked.actors else -1.0
+    return 1.0 if actor.casefold() in asked.actors else -1.0
 
 
 _LONG = 600
@@ -260,5 +260,5 @@ class _Lent:
         found = np.zeros(len(candidates), np.float32)
         for earlier, later, apart, _ in self._pairs:
             for a, b in zip(earlier[apart == 1], later[apart == 1], strict=True):
-                found[b] = questions[a] and candidates[a].actor.lower() != candidates[b].actor.lower()
+                found[b] = questions[a] and candidates[a].actor.casefold() != candidates[b].actor.casefold()
         return found

@@ -125,10 +125,12 @@ class SemanticMemory:
         """Keeps texts, all or none; returns their ids, in this order.
 
         Raises:
-            BadInput: One is empty, or no text, or of an instant without time zone.
+            BadInput: One is empty, or no text, or of an instant without time zone; or there is no such embedder.
+            MissingExtra: The embedder needs a package that is not installed.
         """
         for one in told:
             _check(one)
+        self._open()
         with self._memories.transaction():
             opened: dict[tuple[str, str], int] = {}
             new = [self._new(one, opened) for one in told]
@@ -344,8 +346,7 @@ class SemanticMemory:
     @property
     def embedder(self) -> "Embedder | None":
         """What looks at the meaning of texts; None: nothing does, or it cannot now, and `looks_failed` says why."""
-        if not self._opened:
-            self._embedder, self._opened = self._open_embedder(), True
+        self._open()
         if self._embedder is not None:
             try:
                 self._embedder.name  # noqa: B018 – an endpoint is asked for its dimensions
@@ -382,6 +383,10 @@ class SemanticMemory:
             pass
         return self._memories.totals()[0]
 
+    def _open(self) -> None:
+        if not self._opened:
+            self._embedder, self._opened = self._open_embedder(), True
+
     def make_up(self, *, limit: int = 1_000) -> int:
         """Has the embedder look at memories that it has not seen, or that another embedder saw, newest first.
 
@@ -403,6 +408,7 @@ class SemanticMemory:
                 break
             self._look(embedder, some)
             done += len(some)
+        self.looks_failed = None
         return done
 
     def _look_at(self, kept: "Sequence[_Kept]") -> None:
@@ -452,5 +458,9 @@ def _check(told: Told) -> None:
         raise BadInput("there is nothing to remember: the text is empty")
     if told.at is not None and (not isinstance(told.at, datetime) or told.at.tzinfo is None):
         raise BadInput(f"a memory's instant is a datetime with its time zone, not {told.at!r}")
+    try:
+        _ = told.at and told.at.astimezone(UTC)
+    except OverflowError as error:
+        raise BadInput(f"a memory's instant lies between the years 1 and 9999, in UTC; {told.at} does not") from error
     if any(not isinstance(tag, str) or not tag.strip() for tag in told.tags):
         raise BadInput("tags are texts that are not empty")

@@ -106,6 +106,11 @@ class Database:
                     raise
                 self.on_commit()
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open that may still be rolled back."""
+        return self._depth > 0
+
     def _roll_back(self) -> None:
         self._texts.clear()
         if self._connection.in_transaction:

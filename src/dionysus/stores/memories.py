@@ -6,6 +6,7 @@ of few rows, and what is read needs no parsing. It is written in the transaction
 sees both or neither, and so does who comes after a `kill -9`.
 """
 
+import hashlib
 import json
 import struct
 from collections import Counter, defaultdict
@@ -83,6 +84,8 @@ class Memories:
                     self._remove([known[0]["id"]])
                 number = self._insert(memory, known[0]["id"] if known else None, turns)
                 entries.add(number, terms_of(memory))
+                if not memory.in_turn:
+                    self._db.write("INSERT INTO sayings VALUES (?, ?)", (_saying(memory), number))
                 ids.append(number)
             self._index(entries)
         return ids
@@ -98,6 +101,8 @@ class Memories:
             number, memory.kind, memory.text, to_us(memory.at), memory.source, memory.place, memory.basin_id,
             memory.run_id, memory.step, memory.actor, json.dumps(list(memory.tags)), turn,
         )  # fmt: skip
+        if memory.actor:
+            self._db.write("INSERT OR IGNORE INTO actors VALUES (?, ?)", (memory.actor.casefold(), memory.actor))
         return self._db.write(
             "INSERT INTO memories (id, kind, text, at, source, place, basin_id, run_id, step, actor, tags, turn) "
             "VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
@@ -111,7 +116,7 @@ class Memories:
             return self._remove(list(ids))
 
     def _remove(self, ids: Sequence[int]) -> int:
-        found = self.get(ids)
+        found = self.get(list(dict.fromkeys(ids)))
         leaving: dict[tuple[str, int], set[int]] = defaultdict(set)
         words = 0
         for memory in found:
@@ -130,6 +135,10 @@ class Memories:
                 self._db.write("DELETE FROM postings WHERE term = ? AND block = ?", (term, block))
         for memory in found:
             self._db.write("DELETE FROM memories WHERE id = ?", (memory.id,))
+        for actor in {memory.actor for memory in found} - {""}:
+            self._db.write(
+                "DELETE FROM actors WHERE actor = ?1 AND NOT EXISTS (SELECT 1 FROM memories WHERE actor = ?1)", (actor,)
+            )
         self._counted(-len(found), -sum(memory.id for memory in found), -words)
         return len(found)
 
@@ -153,27 +162,27 @@ class Memories:
         """Builds the index again where it does not cover what is kept; once for each opened store. True: it had to."""
         if self._checked:
             return False
-        if not (missing := self._is_off()):
-            self._checked = True
-            return False
-        with self._db.transaction():
-            if missing := self._is_off():  # another process may have been faster
-                self.rebuild_index()
-        self._checked = True
+        missing = self._is_off()
+        if missing:
+            with self._db.transaction():
+                if missing := self._is_off():  # another process may have been faster
+                    self.rebuild_index()
+        self._checked = not self._db.in_transaction  # what is rolled back has to be built again
         return missing
 
     def _is_off(self) -> bool:
         rows = self._db.rows(
-            "SELECT s.form, s.memories, s.ids, count(m.id), coalesce(sum(m.id), 0) "
-            "FROM index_state s LEFT JOIN memories m ON 1"
+            "SELECT s.form, s.memories, s.ids, s.words > 0, count(m.id), coalesce(sum(m.id), 0), "
+            "EXISTS (SELECT 1 FROM postings) FROM index_state s LEFT JOIN memories m ON 1"
         )
-        form, memories, ids, count, total = rows[0]
-        return bool((form, memories, ids) != (_FORM, count, total))
+        form, memories, ids, has_words, count, total, has_postings = rows[0]
+        return bool((form, memories, ids, has_words) != (_FORM, count, total, has_postings))
 
     def rebuild_index(self) -> None:
         """Makes all postings again, from the memories."""
         with self._db.transaction():
             self._db.write("DELETE FROM postings")
+            self._db.write("DELETE FROM sayings")
             self._db.write("UPDATE index_state SET form = ?, memories = 0, ids = 0, words = 0", (_FORM,))
             last = -1
             while rows := self._db.rows("SELECT * FROM memories WHERE id > ? ORDER BY id LIMIT ?", (last, _AT_ONCE)):
@@ -181,6 +190,8 @@ class Memories:
                 for row in rows:
                     memory = self._db.record(Memory, row)
                     entries.add(memory.id, terms_of(memory))
+                    if memory.turn is None:
+                        self._db.write("INSERT INTO sayings VALUES (?, ?)", (_saying(memory), memory.id))
                 self._index(entries)
                 last = rows[-1]["id"]
 
@@ -265,11 +276,11 @@ class Memories:
     def actors_among(self, names: Sequence[str]) -> list[str]:
         """Those of some names, in any case, that are actors of memories; as they are given."""
         rows = self._db.rows(
-            "SELECT value FROM json_each(?) WHERE EXISTS (SELECT 1 FROM memories WHERE actor <> '' AND "
-            "actor = value COLLATE NOCASE)",
-            (json.dumps(names),),
+            "SELECT folded FROM actors WHERE folded IN (SELECT value FROM json_each(?))",
+            (json.dumps(sorted({name.casefold() for name in names})),),
         )
-        return [row[0] for row in rows]
+        found = {row[0] for row in rows}
+        return [name for name in names if name.casefold() in found]
 
     def of_basin(self, basin_id: int, *, limit: int = 200) -> list[Memory]:
         """Memories of a basin, newest first."""
@@ -314,12 +325,11 @@ class Memories:
     def told_before(self, memory: Memory) -> Memory | None:
         """The first one of the same kind, place, actor and text, white space and case aside; None: it is the first."""
         rows = self._db.rows(
-            "SELECT * FROM memories WHERE turn IS NULL AND substr(text, 1, 40) = substr(?, 1, 40) AND id < ? "
-            "AND kind = ? AND place = ? AND actor = ? ORDER BY id",
-            (memory.text, memory.id, memory.kind, memory.place, memory.actor),
+            "SELECT m.* FROM sayings s JOIN memories m ON m.id = s.memory_id WHERE s.digest = ? AND m.id < ? "
+            "ORDER BY m.id LIMIT 1",
+            (_saying(memory), memory.id),
         )
-        same = (self._db.record(Memory, row) for row in rows)
-        return next((one for one in same if one.text.casefold().split() == memory.text.casefold().split()), None)
+        return self._db.record(Memory, rows[0]) if rows else None
 
     def join(self, again: Memory, first: Memory) -> None:
         """Makes one memory of two: where the second came from is kept with the first, and so is who recalled it."""
@@ -411,6 +421,11 @@ class Memories:
         return {row[0]: (row[1], row[2]) for row in rows}
 
 
+def _saying(memory: NewMemory | Memory) -> bytes:
+    said = json.dumps([memory.kind, memory.place, memory.actor, memory.text.casefold().split()])
+    return hashlib.blake2b(said.encode(), digest_size=12).digest()
+
+
 class _Entries:
     """Postings to be written, by row."""
 
@@ -441,7 +456,9 @@ def _where(wanted: Filter) -> tuple[str, list[Any]]:
             values.extend(allowed)
 
     among("m.kind", wanted.kinds)
-    among("m.actor COLLATE NOCASE", wanted.actors)
+    if wanted.actors:
+        parts.append("m.actor IN (SELECT actor FROM actors WHERE folded IN (SELECT value FROM json_each(?)))")
+        values.append(json.dumps([actor.casefold() for actor in wanted.actors]))
     among("m.source", tuple(wanted.without), none_of=True)
     if wanted.place is not None:
         parts.append("m.place IN (?, '')")

@@ -42,19 +42,22 @@ class Mind:
         name: str | None = None,
         prefix: str | None = None,
         open_only: bool = False,
+        until: datetime | None = None,
         limit: int = -1,
     ) -> list[Basin]:
         """Basins, last opened first.
 
         Args:
             prefix: What their names begin with.
+            until: Opened then at the latest.
             limit: At most; −1: all.
         """
         rows = self._db.rows(
             "SELECT * FROM basins WHERE (?1 IS NULL OR place = ?1) AND (?2 IS NULL OR name = ?2) "
             "AND (?4 IS NULL OR substr(name, 1, length(?4)) = ?4) "
-            "AND (NOT ?3 OR closed_at IS NULL) ORDER BY opened_at DESC, id DESC LIMIT ?5",
-            (place, name, open_only, prefix, limit),
+            "AND (NOT ?3 OR closed_at IS NULL) AND (?6 IS NULL OR opened_at <= ?6) "
+            "ORDER BY opened_at DESC, id DESC LIMIT ?5",
+            (place, name, open_only, prefix, limit, to_us(until) if until is not None else None),
         )
         return [self._db.record(Basin, row) for row in rows]
 

@@ -4,7 +4,13 @@ DROP TABLE memory_terms;
 ALTER TABLE memories ADD COLUMN actor TEXT NOT NULL DEFAULT '';
 ALTER TABLE memories ADD COLUMN tags TEXT NOT NULL DEFAULT '[]';   -- JSON
 ALTER TABLE memories ADD COLUMN turn INTEGER;                      -- its place in the course of its session; NULL: it stands alone
-CREATE INDEX memories_actor ON memories(actor COLLATE NOCASE) WHERE actor <> '';
+CREATE INDEX memories_actor ON memories(actor) WHERE actor <> '';
+-- Whose memories there are, found in any case.
+CREATE TABLE actors (
+  folded TEXT NOT NULL,
+  actor  TEXT NOT NULL,
+  PRIMARY KEY (folded, actor)
+) WITHOUT ROWID;
 CREATE INDEX memories_at ON memories(at);
 DROP INDEX memories_basin;
 CREATE INDEX memories_turn ON memories(basin_id, turn);
@@ -55,8 +61,13 @@ CREATE TABLE evidence (
   PRIMARY KEY (pattern_id, memory_id)
 ) WITHOUT ROWID;
 CREATE INDEX evidence_memory ON evidence(memory_id);
--- Memories that stand alone, by their beginning: duplicates have the same.
-CREATE INDEX memories_alike ON memories(substr(text, 1, 40)) WHERE turn IS NULL;
+-- Memories that stand alone, by a digest of what they say, white space and case aside: duplicates have the same.
+CREATE TABLE sayings (
+  digest    BLOB NOT NULL,
+  memory_id INTEGER NOT NULL REFERENCES memories(id) ON DELETE CASCADE,
+  PRIMARY KEY (digest, memory_id)
+) WITHOUT ROWID;
+CREATE INDEX sayings_memory ON sayings(memory_id);
 -- How far consolidation has looked.
 CREATE TABLE consolidated (memory_id INTEGER NOT NULL);
 INSERT INTO consolidated VALUES (0);
