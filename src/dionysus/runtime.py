@@ -143,6 +143,7 @@ class Runtime:
             goals=self.goals,
             own_files=self._own_files(),
             clock=clock,
+            rewords=on.recall_reworded,
         )
         servers = [line for line in on.mcp_servers.splitlines() if line.strip()]
         self._servers = McpServers(servers, timeout_s=on.mcp_timeout_s)

@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     recall_by_activation: float = Field(
         0.5, ge=0, le=10, description="What an active basin adds to the score of its memories; 0: it never ranks"
     )
+    recall_reworded: bool = Field(
+        False, description="Have the LLM word queries of semantic_recall anew, too: one more call for each"
+    )
     keep_memories: str = Field(
         "", description="Comma-separated, KIND=DAYS: memories of that kind are forgotten when they are older"
     )

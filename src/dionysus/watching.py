@@ -53,13 +53,15 @@ class Watch:
         goals: Goals,
         own_files: Sequence[Path],
         clock: Callable[[], datetime],
+        rewords: bool = False,
     ) -> None:
         """
         Args:
+            rewords: Have an LLM word queries to memory anew, too.
             own_files: Files of ours, which are never observed.
         """
         self._store, self._memory, self._basins, self._goals = store, memory, basins, goals
-        self._own_files, self._clock = own_files, clock
+        self._own_files, self._clock, self._rewords = own_files, clock, rewords
 
     def look(self, watch: Path, *, git: bool) -> Look:
         """Without any model: what changed since the last beat that was carried through, and what waits.
@@ -99,6 +101,7 @@ class Watch:
             models=MentalModels(self._store.mind, look.place),
             open_basin=lambda: self._basins.opened(look.place, episode, at=look.began),
             frame=frame,
+            rewords=self._rewords,
         )
 
     def close(self, senses: Senses) -> None:

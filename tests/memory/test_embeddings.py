@@ -173,7 +173,6 @@ def fails(_: Sequence[str]) -> Sequence[Sequence[float]]:
         (lambda texts: [[] for _ in texts], "no vector of finite numbers"),
         (lambda texts: [1.0 for _ in texts], "no vector of finite numbers"),
         (lambda texts: [[[1.0], [2.0]] for _ in texts], "no vector of finite numbers"),
-        (lambda texts: [[1e300, 1.0] for _ in texts], "the embedder m: "),
         (lambda texts: [[10**400, 1] for _ in texts], "the embedder m: "),
         (lambda texts: [[1.0]] * (len(texts) + 1), "gave 3 vectors for 2 texts"),
         (lambda texts: [[1.0]] * (len(texts) - 1), "gave 1 vectors for 2 texts"),

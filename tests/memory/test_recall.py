@@ -10,10 +10,12 @@ import pytest
 
 from conftest import START, Clock, isolate
 from dionysus import Runtime
+from dionysus.agents.tools import SemanticRecall
 from dionysus.errors import BadInput
 from dionysus.memory import semantic
 from dionysus.memory.semantic import Told
-from dionysus.settings import load_settings
+from dionysus.models.scripted import ScriptedModel
+from dionysus.settings import Settings, load_settings
 from dionysus.stores.contract import Filter, Memory
 
 
@@ -392,3 +394,36 @@ def test_of_very_many_those_of_a_day_are_found_whatever_their_words(many: Runtim
     hits = many.memory.recall(f"what happened on {day:%Y-%m-%d}", limit=5)
     assert len(hits) == 5
     assert {hit.memory.at.date() for hit in hits} == {day.date()}
+
+
+# -- other words, by an LLM ---------------------------------------------------------------------------------
+
+
+def test_an_llm_words_queries_anew_only_if_that_is_wanted(tmp_path: Path) -> None:
+    folder = tmp_path / "watched"
+    folder.mkdir()
+    with Runtime(f"sqlite:///{tmp_path}/mind.db", settings=Settings(embedder="lexical")) as mind:
+        mind.remember("The ferry sails from the northern quay")
+        with mind.senses(folder, git=False) as senses:
+            senses.thinker = ScriptedModel(["1. ferry quay\n- northern ferry\nthird is one too many"])
+            recall = SemanticRecall(senses)
+            assert "no memory speaks of" in recall.forward("boat leaves harbour")
+            senses.rewords = True
+            assert "The ferry sails" in recall.forward("boat leaves harbour")
+            assert len(senses.thinker.prompts) == 1
+            assert "boat leaves harbour" in str(senses.thinker.prompts[0])
+
+
+def test_an_active_basin_ranks_by_half_a_point_unless_it_is_switched_off(tmp_path: Path) -> None:
+    for weight, first in ((0.5, "old"), (0.0, "new")):
+        with Runtime(f"sqlite:///{tmp_path}/{first}.db", settings=Settings(recall_by_activation=weight)) as mind:
+            at = datetime(2026, 1, 1, tzinfo=UTC)
+            mind.remember("The tide table hangs here", source="old", session="sea", at=at)
+            mind.remember("The tide table hangs here", source="new", session="bay", at=at + timedelta(days=1))
+            assert [h.memory.source for h in mind.memory.recall("tide table")] == ["new", "old"]
+            basin = mind.memory.recall("tide table")[1].memory.basin_id
+            assert basin is not None
+            mind.basins.activate_basin(basin, 2.0)
+            hits = mind.memory.recall("tide table")
+            assert hits[0].memory.source == first
+            assert ("active" in hits[0].why) == bool(weight)

@@ -55,6 +55,8 @@ class Senses:
     """The run that memories are linked to."""
     thinker: Model | None = None
     """The LLM for synthesis; None: extractive."""
+    rewords: bool = False
+    """Whether the LLM words queries to memory anew, too."""
     captured: dict[str, str] = field(default_factory=dict)
     """What `mosaeic_capture` kept."""
     recalled: dict[int, Memory] = field(default_factory=dict)
@@ -108,6 +110,10 @@ class ObserveEnvironment(_BeatTool):
         return render([*found, machine(s.view.root)])
 
 
+_HITS = 4
+_REWORDED, _QUERY_CHARS = 2, 300
+
+
 class SemanticRecall(_BeatTool):
     """Memories near a query; activates their basins (by the basin callback)."""
 
@@ -126,7 +132,10 @@ class SemanticRecall(_BeatTool):
         found = [self._before(s.last)] if s.last and s.last.next_action else []
         fresh = {f"commit {c.sha}" for c in s.view.new_commits} | ({f"beat {s.last.number}"} if s.last else set())
         kinds = ("beat", "note", "commit", "fact", "turn", "step")
-        hits = s.memory.recall(query, kinds=kinds, place=s.place, limit=4, without=fresh)
+        asked = [query, *self._reworded(query)]
+        found_by = [s.memory.recall(one, kinds=kinds, place=s.place, limit=_HITS, without=fresh) for one in asked]
+        best = {hit.memory.id: hit for hits in reversed(found_by) for hit in hits}  # its score by the agent's own words
+        hits = sorted(best.values(), key=lambda hit: -hit.score)[:_HITS]
         s.recalled |= {hit.memory.id: hit.memory for hit in hits}
         note_recalled((hit.memory.id, hit.score) for hit in hits)
         for hit in hits:
@@ -138,6 +147,19 @@ class SemanticRecall(_BeatTool):
         if not hits:
             found.append(Finding("nothing", f"no memory speaks of {quoted(query, 80)!r}"))
         return render(found)
+
+    def _reworded(self, query: str) -> list[str]:
+        """Other words for it, by the LLM, if that is wanted."""
+        s = self.senses
+        if s.thinker is None or not s.rewords:
+            return []
+        prompt = (
+            f"Word this query to a memory in {_REWORDED} other ways, in a few telling words each: one a line, nothing "
+            f"else.\n\nQuery: {query}"
+        )
+        answer = s.thinker.generate([ChatMessage(role=MessageRole.USER, content=[{"type": "text", "text": prompt}])])
+        lines = [" ".join(line.strip(" -*•\t0123456789.").split()) for line in str(answer.content or "").splitlines()]
+        return [line[:_QUERY_CHARS] for line in lines if line][:_REWORDED]
 
     def _before(self, last: Beat) -> Finding:
         s = self.senses
