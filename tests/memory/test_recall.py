@@ -405,13 +405,13 @@ def test_an_llm_words_queries_anew_only_if_that_is_wanted(tmp_path: Path) -> Non
     with Runtime(f"sqlite:///{tmp_path}/mind.db", settings=Settings(embedder="lexical")) as mind:
         mind.remember("The ferry sails from the northern quay")
         with mind.senses(folder, git=False) as senses:
-            senses.thinker = ScriptedModel(["1. ferry quay\n- northern ferry\nthird is one too many"])
+            model = senses.thinker = ScriptedModel([], final="1. ferry quay\n- northern ferry\nthird is one too many")
             recall = SemanticRecall(senses)
             assert "no memory speaks of" in recall.forward("boat leaves harbour")
             senses.rewords = True
             assert "The ferry sails" in recall.forward("boat leaves harbour")
-            assert len(senses.thinker.prompts) == 1
-            assert "boat leaves harbour" in str(senses.thinker.prompts[0])
+            assert len(model.prompts) == 1
+            assert "boat leaves harbour" in str(model.prompts[0])
 
 
 def test_an_active_basin_ranks_by_half_a_point_unless_it_is_switched_off(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ class Weights:
     """Nearness of tokens, averaged over the query's words by their rarity."""
     meaning_lent: float
     """Of it goes to the next turn; its square to the one behind."""
+    near: float = 1.0
+    """From this nearness on a memory has a word of the query in other words."""
     words: float
     """BM25, relative to the rarity of all the query's words."""
     words_lent: float = 0.7
@@ -53,9 +55,9 @@ class Weights:
 LEXICAL = Weights(meaning=0.0, meaning_lent=0.0, words=9.0, opening=1.0)
 STATIC = Weights(meaning=0.53, meaning_lent=0.7, words=3.0, actor=1.0, date=5.5, when=1.8, question=-0.6, opening=1.0)
 CONTEXTUAL = Weights(
-    meaning=15.0, meaning_lent=0.85, words=1.5, actor=0.9, date=4.5, when=2.0, question=-0.6, opening=0.5
+    meaning=15.0, meaning_lent=0.85, near=0.4, words=1.5, actor=0.9, date=4.5, when=2.0, question=-0.6, opening=0.5
 )
-POOLED = Weights(meaning=8.0, meaning_lent=0.7, words=6.0)
+POOLED = Weights(meaning=8.0, meaning_lent=0.7, near=0.5, words=6.0)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ class Scored:
     total: Floats
     parts: Mapping[str, Floats]
     evidence: npt.NDArray[np.bool_]
-    """Has two words of the query, itself or with its neighbours; or means much the same; or is of its date."""
+    """Has two words of the query, itself or with its neighbours, the named actor being one, or means them; or means
+    more of it than most; or is of its date."""
     shared: npt.NDArray[np.int64]
     """How many of the query's words it has itself."""
 
@@ -161,14 +164,15 @@ def score(
     unknown = rarity(0, memories)
     idfs = {term: postings[term].idf if term in postings else unknown for term in asked.terms}
     mass = sum(idfs.values()) or 1.0
-    found = [postings[term].of(ids) for term in asked.terms if term in postings]
-    by_words, covered = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.int64)
-    for one in found:
+    found = {term: postings[term].of(ids) for term in asked.terms if term in postings}
+    by_words = np.zeros(len(ids), np.float32)
+    has = {term: np.zeros(len(ids), bool) for term in asked.terms}
+    for term, one in found.items():
         spread = lent.spread(one, weights.words_lent)
         by_words += spread
-        covered += spread > 0
+        has[term] |= spread > 0
     parts = {"words": weights.words * by_words / np.float32(mass)}
-    evidence = covered >= needed_of(asked)
+    means_much = np.zeros(len(ids), bool)
     if nearness is not None and weights.meaning:
         counts = np.array([_count(word, idfs) for word in words], np.float32)
         spread = np.zeros(len(ids), np.float32)
@@ -176,7 +180,10 @@ def score(
             spread += count * lent.spread(row, weights.meaning_lent)
         parts["meaning"] = weights.meaning * spread / np.float32(counts.sum() or 1.0)
         if len(ids) >= _ENOUGH:
-            evidence |= spread > spread.mean() + _OUTSTANDING * spread.std()
+            means_much = spread > spread.mean() + _OUTSTANDING * spread.std()
+        for row, word in zip(nearness, words, strict=True):
+            for term in set(stems(word)) & has.keys():
+                has[term] |= row >= weights.near
     days = [datetime.fromtimestamp(c.at // 1_000_000, UTC).date() for c in candidates]
     questions = np.array([is_question(c.text) for c in candidates], bool)
     parts |= {
@@ -192,9 +199,11 @@ def score(
     total, shared = np.zeros(len(ids), np.float32), np.zeros(len(ids), np.int64)
     for part in parts.values():
         total += part
-    for one in found:
+    for one in found.values():
         shared += one > 0
-    return Scored(total, parts, evidence | (parts["date"] > 0), shared)
+    covered = np.sum([parts["actor"] > 0, *has.values()], axis=0, dtype=np.int64)
+    evidence = (covered >= needed_of(asked)) | means_much | (parts["date"] > 0)
+    return Scored(total, parts, np.asarray(evidence), shared)
 
 
 def needed_of(asked: Asked) -> int:
