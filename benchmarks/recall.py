@@ -241,7 +241,7 @@ def _ablation(told: Sequence[Episode], asks: Sequence[tuple[Episode, Question]],
 
 
 def _held_out(told: Sequence[Episode], spec: str) -> dict[str, Any]:
-    """Weights fitted on all conversations but one – one round, feature by feature, from `_BEFORE` – and the figures
+    """Weights fitted on all conversations but one – three rounds, feature by feature, from `_BEFORE` – and the figures
     of the one that was left out; all of these together."""
     features: list[tuple[int, Question, dict[str, Any]]] = []
     names: list[str] = []
@@ -262,7 +262,7 @@ def _held_out(told: Sequence[Episode], spec: str) -> dict[str, Any]:
         some = [one for one in features if one[0] != left_out]
         weights = dict(_BEFORE, meaning=scale, words=1.5 if spec == "minilm" else 3.5)
         best = _worth(some, weights)
-        for name in names:
+        for name in names * _ROUNDS:
             for factor in (0.5, 0.75, 1.33, 2.0):
                 tried = {**weights, name: weights[name] * factor}
                 worth = _worth(some, tried)
@@ -274,6 +274,7 @@ def _held_out(told: Sequence[Episode], spec: str) -> dict[str, Any]:
     return _figures(asks, ranked)
 
 
+_ROUNDS = 3
 _BEFORE = {
     "meaning": 1.0,
     "words": 1.0,

@@ -76,12 +76,15 @@ class Consolidation:
         new = self._memories.unconsolidated(limit=limit)
         joined, promoted = 0, list[int]()
         for memory in new:
+            first = self._memories.told_before(memory) if memory.kind in _JOINED and memory.turn is None else None
+            alike = self._alike(memory) if memory.kind in _PROMOTED else []
             with self._memories.transaction():
-                first = self._memories.told_before(memory) if memory.kind in _JOINED and memory.turn is None else None
                 if first is not None:
                     self._memories.join(memory, first)
                     joined += 1
-                if memory.kind in _PROMOTED and (pattern := self._promoted(first or memory)) is not None:
+                if (
+                    pattern := self._promoted([one for one in alike if first is None or one.id != memory.id])
+                ) is not None:
                     promoted.append(pattern)
                 self._memories.consolidated(memory.id)
         forgotten = sum(self.forget(self._too_old(kind, keep)) for kind, keep in self._keep_for.items())
@@ -103,31 +106,32 @@ class Consolidation:
 
     # -- patterns --------------------------------------------------------------------------------------
 
-    def _promoted(self, memory: Memory) -> int | None:
-        """The pattern that a memory shows, if it is told on three days at least; made, or given more evidence."""
+    def _alike(self, memory: Memory) -> list[Memory]:
+        """Memories that say the same, itself included; none where it has too few words to tell."""
         mine = set(stems(memory.text))
         if len(mine) < _LEAST_WORDS:
-            return None
-        hits = self._semantic.recall(
-            memory.text, wanted=Filter(kinds=_PROMOTED, place=memory.place or None), limit=50, least=2
-        )
-        alike = [memory, *(h.memory for h in hits if h.memory.id != memory.id and _overlap(mine, h.memory) >= _ALIKE)]
+            return []
+        wanted = Filter(kinds=_PROMOTED, place=memory.place or None)
+        hits = self._semantic.recall(memory.text, wanted=wanted, limit=50, least=2)
+        return [memory, *(h.memory for h in hits if h.memory.id != memory.id and _overlap(mine, h.memory) >= _ALIKE)]
+
+    def _promoted(self, alike: Sequence[Memory]) -> int | None:
+        """The pattern that memories show, if they were told on three days at least; made, or given more evidence."""
         ids = [one.id for one in alike]
-        retold = self._memories.retold(ids)
-        told_at = {one.at.date() for one in alike} | {
-            datetime.fromtimestamp(us // 1_000_000, UTC).date() for some in retold.values() for _, us in some
-        }
-        if len(told_at) < _DAYS:
+        if not self._are_of_three_days(alike):
             return None
         known = self._memories.patterns_of(ids)
-        if known:
-            pattern = known[0]
-            if set(ids) <= set(self._memories.evidence_of(pattern)) and len(alike) > 1:
-                return None
-        else:
-            (pattern,) = self._memories.add([self._as_pattern(alike)])
+        if known and set(ids) <= set(self._memories.evidence_of(known[0])):
+            return None
+        pattern = known[0] if known else self._memories.add([self._as_pattern(alike)])[0]
         self._memories.add_evidence(pattern, ids)
         return pattern
+
+    def _are_of_three_days(self, memories: Sequence[Memory]) -> bool:
+        retold = self._memories.retold([memory.id for memory in memories])
+        days = {memory.at.date() for memory in memories}
+        days |= {datetime.fromtimestamp(us // 1_000_000, UTC).date() for some in retold.values() for _, us in some}
+        return len(days) >= _DAYS
 
     def _as_pattern(self, alike: Sequence[Memory]) -> NewMemory:
         """The one that shares most with the others stands for all."""
@@ -155,7 +159,8 @@ class Consolidation:
             notes = [int(m.source.removeprefix("note ")) for m in memories if _is_note(m)]
             self._memories.drop_notes(notes)
             gone = self._memories.remove([memory.id for memory in memories])
-            return gone + self._memories.remove([pattern for pattern in patterns if not self._is_shown(pattern)])
+            left = {pattern: self._memories.get(self._memories.evidence_of(pattern)) for pattern in patterns}
+            return gone + self._memories.remove([p for p in patterns if not self._are_of_three_days(left[p])])
 
     def forget_these(self, ids: Sequence[int]) -> int:
         """`forget`, where a person names them.
@@ -168,13 +173,6 @@ class Consolidation:
             if number not in known:
                 raise NotFound("memory", number, see="`dionysus recall`")
         return self.forget(ids)
-
-    def _is_shown(self, pattern: int) -> bool:
-        left = self._memories.get(self._memories.evidence_of(pattern))
-        retold = self._memories.retold([memory.id for memory in left])
-        days = {memory.at.date() for memory in left}
-        days |= {datetime.fromtimestamp(us // 1_000_000, UTC).date() for some in retold.values() for _, us in some}
-        return len(days) >= _DAYS
 
     def _too_old(self, kind: str, keep: timedelta) -> list[int]:
         return self._memories.ids(Filter(kinds=(kind,), until=self._clock() - keep), limit=-1)

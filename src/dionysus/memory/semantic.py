@@ -131,6 +131,7 @@ class SemanticMemory:
         for one in told:
             _check(one)
         self._open()
+        self._memories.check_index()
         with self._memories.transaction():
             opened: dict[tuple[str, str], int] = {}
             new = [self._new(one, opened) for one in told]
@@ -412,8 +413,9 @@ class SemanticMemory:
         return done
 
     def _look_at(self, kept: "Sequence[_Kept]") -> None:
-        """What was just kept; if that fails, recall and idle beats make up for it."""
-        embedder = self.embedder
+        """What was just kept; if that fails, recall and idle beats make up for it. So they do for what is kept within a
+        transaction, for others would wait for the embedder."""
+        embedder = None if self._memories.in_transaction else self.embedder
         if embedder is None:
             return
         try:

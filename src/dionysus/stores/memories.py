@@ -62,6 +62,11 @@ class Memories:
         """Several verbs, all or nothing."""
         return self._db.transaction()
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether what is written now may still be rolled back, and others wait for it."""
+        return self._db.in_transaction
+
     # -- writing ---------------------------------------------------------------------------------------
 
     def add(self, new: Sequence[NewMemory]) -> list[int]:
