@@ -148,12 +148,12 @@ class SemanticMemory:
         elif basin is None:
             basin = self._basins.going_on(told.place, at=at)
         text = self._hide(told.text).strip()
-        told_by = hashlib.blake2b(f"{told.actor}: {text}".encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+        said = f"{at.isoformat()} {told.actor}: {text}".encode("utf-8", "surrogatepass")
         return NewMemory(
             kind=told.kind,
             text=text,
             at=at,
-            source=told.source or f"{told.kind} {told_by} of {at.isoformat()}",
+            source=told.source or f"{told.kind} {hashlib.blake2b(said, digest_size=6).hexdigest()}",
             place=told.place,
             basin_id=basin,
             run_id=told.run_id,
