@@ -867,14 +867,14 @@ def test_status_says_what_is_where(tmp_path: Path, bolt: BoltServer, graph: Grap
     assert dionysus("remember", "tides", NEO4J_URI=f"bolt://127.0.0.1:{free_port()}").returncode == 0
     told = dionysus("store", "status").stdout
     assert f"graph    {bolt.uri}/neo4j · Neo4j/5.26" in told
-    assert "waiting  1: 1 memory" in told
+    assert "waiting  2: 1 basin, 1 memory" in told
     shipped = dionysus("store", "ship")
-    assert shipped.stdout == f"1 changes shipped to {bolt.uri}/neo4j, 0 refused\n"
+    assert shipped.stdout == f"2 changes shipped to {bolt.uri}/neo4j, 0 refused\n"
     status = json.loads(dionysus("store", "status", "--json").stdout)
-    assert (status["waiting"], status["shipped"], status["graph"]["version"]) == ({}, 1, 1)
+    assert (status["waiting"], status["shipped"], status["graph"]["version"]) == ({}, 2, 1)
     assert "11 there already" in dionysus("store", "init").stdout
     bolt.empty()
-    assert "waiting  1: 1 memory" in dionysus("store", "status").stdout
+    assert "waiting  2: 1 basin, 1 memory" in dionysus("store", "status").stdout
     assert "0 made" in dionysus("store", "init").stdout
     none = dionysus("store", "status", NEO4J_URI="")
     assert none.returncode == 2
