@@ -71,6 +71,10 @@ def test_the_same_source_is_replaced_not_doubled(memory: SemanticMemory, store: 
 def test_secrets_do_not_enter_memory(memory: SemanticMemory, store: Store) -> None:
     memory.remember("the password is hunter22")
     assert store.memories.newest()[0].text == "the password is <secret>"
+    memory.remember("again", actor="hunter22", session="of hunter22", tags=("hunter22",))
+    kept = store.memories.newest()[0]
+    assert (kept.actor, kept.tags) == ("<secret>", ("<secret>",))
+    assert "hunter22" not in str(store.mind.basins())
 
 
 @pytest.mark.parametrize("query", ['"', "a AND b", "NEAR(x y)", "terms:x", "x*", "'; DROP TABLE memories", "", "- ^ :"])

@@ -143,8 +143,8 @@ class SemanticMemory:
         at = told.at or self._clock()
         basin = told.basin_id
         if basin is None and told.session is not None:
-            key = (told.place, told.session)
-            basin = opened[key] = opened.get(key) or self._basins.opened(told.place, told.session, at=at)
+            key = (told.place, self._hide(told.session))
+            basin = opened[key] = opened.get(key) or self._basins.opened(*key, at=at)
         elif basin is None:
             basin = self._basins.going_on(told.place, at=at)
         text = self._hide(told.text).strip()
@@ -158,8 +158,8 @@ class SemanticMemory:
             basin_id=basin,
             run_id=told.run_id,
             step=told.step,
-            actor=told.actor,
-            tags=tuple(dict.fromkeys(told.tags)),
+            actor=self._hide(told.actor),
+            tags=tuple(dict.fromkeys(map(self._hide, told.tags))),
             in_turn=told.basin_id is None and told.session is not None,
         )
 
