@@ -258,6 +258,8 @@ def split_basin(basin_id: int, memory_id: int, store: Store = None) -> None:
 @memory_app.callback()
 def memory(context: typer.Context, store: Store = None, as_json: Json = False) -> None:
     """How many memories there are, and what they take."""
+    from dionysus.findings import plural
+
     if context.invoked_subcommand is not None:
         return
     with opened(store) as runtime:
@@ -265,9 +267,11 @@ def memory(context: typer.Context, store: Store = None, as_json: Json = False) -
     if as_json:
         print_json(asdict(size))
         return
-    print(f"{size.memories} memories, {size.words} words; embedder: {size.embedder or 'none, by words alone'}")
-    for name, (count, taken) in size.vectors.items():
-        print(f"  {name}: {count} memories, {taken / max(count, 1):.0f} bytes each")
+    print(
+        f"{plural(size.memories, 'memory', 'memories')}, {size.words} words; embedder: {size.embedder or 'none, by words alone'}"
+    )
+    for name, (seen, taken) in size.vectors.items():
+        print(f"  {name}: {plural(seen, 'memory', 'memories')}, {taken / max(seen, 1):.0f} bytes each")
 
 
 @memory_app.command("rebuild")
