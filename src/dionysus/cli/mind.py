@@ -267,9 +267,8 @@ def memory(context: typer.Context, store: Store = None, as_json: Json = False) -
     if as_json:
         print_json(asdict(size))
         return
-    print(
-        f"{plural(size.memories, 'memory', 'memories')}, {size.words} words; embedder: {size.embedder or 'none, by words alone'}"
-    )
+    count = plural(size.memories, "memory", "memories")
+    print(f"{count}, {size.words} words; embedder: {size.embedder or 'none, by words alone'}")
     for name, (seen, taken) in size.vectors.items():
         print(f"  {name}: {plural(seen, 'memory', 'memories')}, {taken / max(seen, 1):.0f} bytes each")
 
