@@ -11,6 +11,8 @@ from benchmarks import (
     api,
     beat,
     cache,
+    coherence,
+    control,
     facts,
     kill,
     local,
@@ -29,6 +31,8 @@ BENCHMARKS = {
     "api": api,
     "beat": beat,
     "cache": cache,
+    "coherence": coherence,
+    "control": control,
     "facts": facts,
     "kill": kill,
     "local": local,
@@ -46,10 +50,12 @@ BENCHMARKS = {
 _OF = {
     "kills": ["kill"],
     "beats": ["outage"],
-    "model": ["local", "cache"],
-    "limit": ["recall", "tokens"],
+    "model": ["local", "cache", "control"],
+    "limit": ["coherence", "recall", "tokens"],
     "planning": ["tokens"],
     "embedder": ["recall"],
+    "unseen": ["coherence"],
+    "fit": ["coherence"],
 }
 """Which benchmarks an option is for."""
 
@@ -64,15 +70,19 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        help="beat, facts, managed: a folder; local: tasks; cache, tokens: recorded runs; recall: these, or "
+        help="beat, facts, managed: a folder; local: tasks; cache, coherence, tokens: recorded runs; recall: these, or "
         "conversations; others: a text",
     )
     parser.add_argument("--kills", type=int, help="kill: at random instants; default: 1000")
     parser.add_argument("--beats", type=int, help="outage: while the server is disturbed; default: 1000")
-    parser.add_argument("--model", help="local, cache: such a model; default: local:smollm2")
-    parser.add_argument("--limit", type=int, help="recall, tokens: take so many of the runs at most")
+    parser.add_argument("--model", help="local, cache: such a model, default: local:smollm2; control: such a one, too")
+    parser.add_argument("--limit", type=int, help="coherence, recall, tokens: take so many of the runs at most")
     parser.add_argument("--embedder", help="recall: what `ours` means; default: minilm")
     parser.add_argument("--planning", type=int, help="tokens: re-plan every so many actions; default: never")
+    parser.add_argument(
+        "--unseen", action="store_true", default=None, help="coherence: only tasks that its profile is not fitted on"
+    )
+    parser.add_argument("--fit", type=Path, nargs="+", help="coherence: fit its profile on these recorded runs")
     chosen = parser.parse_args()
     more = {name: getattr(chosen, name) for name in _OF if getattr(chosen, name) is not None}
     if any(isinstance(value, int) and value < 1 for value in more.values()):

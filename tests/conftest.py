@@ -100,7 +100,7 @@ def _replayed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
                 again = made(self, self.claims.shadow(frame.run.id), agent, task, **options)
             finally:
                 self.callbacks = user_callbacks
-            stopped = ("budget_exhausted", "interrupted")
+            stopped = ("budget_exhausted", "interrupted", "incoherent")
             if ending.status not in stopped or again.status not in stopped:
                 assert (again.status, digest_of(plain(again.output))) == (
                     ending.status,

@@ -179,7 +179,7 @@ class RunAborted(BaseException):
 class LimitReached(BaseException):
     """A limit that was set for the run was reached; all finished calls are recorded, and the run can be taken up."""
 
-    def __init__(self, status: Literal["budget_exhausted", "interrupted"], reason: str) -> None:
+    def __init__(self, status: Literal["budget_exhausted", "interrupted", "incoherent"], reason: str) -> None:
         super().__init__(reason)
         self.status = status
 

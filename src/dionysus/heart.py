@@ -11,6 +11,7 @@ from smolagents import Tool
 
 from dionysus.agents.heartbeat import PLANNING_INTERVAL, HeartbeatAgent
 from dionysus.agents.tools import Senses, heartbeat_tools
+from dionysus.assessing import Calibrations
 from dionysus.cycles import Cycle, Means
 from dionysus.errors import BadInput, StoreError
 from dionysus.journal import Frame, Limits
@@ -70,7 +71,7 @@ class BeatReport:
     """Idle: what became of memories meanwhile."""
 
 
-_CAN_GO_ON = ("interrupted", "budget_exhausted")
+_CAN_GO_ON = ("interrupted", "budget_exhausted", "incoherent")
 
 
 class Heart(Cycle):
@@ -84,17 +85,18 @@ class Heart(Cycle):
         *,
         memory: SemanticMemory,
         consolidation: Consolidation,
+        coherence: Calibrations,
         goals: Goals,
         hide: Callable[[str], str],
     ) -> None:
         """
         Args:
-            consolidation: What is done while nothing else is to be done.
+            consolidation, coherence: What is done while nothing else is to be done.
             hide: Replaces secrets in a text by placeholders.
         """
         super().__init__(means)
         self._memory, self._goals, self._hide = memory, goals, hide
-        self._consolidation = consolidation
+        self._consolidation, self._coherence = consolidation, coherence
 
     def beat(self, watch: Path, model: Any, *, git: bool, on_wake: Callable[[Waking], None] | None) -> BeatReport:
         """See `Runtime.beat`."""
@@ -146,6 +148,7 @@ class Heart(Cycle):
             mind.update_beat(Beat(number=number, place=look.place, status="idle", started_at=look.began))
         worked = mind.last_beat(look.place, worked=True)
         consolidated = self._consolidation.run(place=look.place)
+        self._coherence.calibrate(self.name, only_due=True)
         return BeatReport(
             number=number,
             status="idle",
@@ -190,7 +193,7 @@ class Heart(Cycle):
         limits: Limits | None = None,
         accept_changes: bool = False,
     ) -> BeatReport:
-        senses = self._watch.senses(look, f"beat {beat.number}")
+        senses = self._watch.senses(look, f"beat {beat.number}", agent_name=self.name)
 
         def opened() -> None:
             self._store.mind.update_beat(replace(beat, status="running"))

@@ -25,7 +25,7 @@ from pydantic import Field, create_model, model_validator
 from smolagents import ActionStep
 
 from dionysus.agents.tools import ObserveEnvironment
-from dionysus.assessing import Assessment, assessed
+from dionysus.assessing import Assessment
 from dionysus.errors import BadInput, RunInterrupted
 from dionysus.findings import parse
 from dionysus.memory.basins import Activation
@@ -314,8 +314,7 @@ def _tools(runtime: Runtime, watch: Path, *, git: bool) -> list[Tool]:
 
         An integrity monitor in the spirit of IWMT; it does not predict success.
         """
-        runtime.mark_interrupted()
-        return assessed(runtime.traces, run_id or None)
+        return runtime.assess(run_id or None)
 
     def activate_basin(
         basin_id: Annotated[int, Field(ge=1, lt=2**63, description="As get_active_basins gives it.")],

@@ -99,7 +99,7 @@ class Mind(Cycle):
         limits: Limits | None = None,
         accept_changes: bool = False,
     ) -> Answer:
-        senses = self._watch.senses(look, run_id)
+        senses = self._watch.senses(look, run_id, agent_name=self.name)
 
         def opened() -> None:
             if on_start is not None:

@@ -20,10 +20,11 @@ from smolagents.monitoring import Monitor
 from smolagents.utils import AgentMaxStepsError
 
 from dionysus.agents.managed import ManagedAgent, delegate, fresh_agent, is_built
+from dionysus.assessing import Calibrations
 from dionysus.callbacks.audit import Audit
 from dionysus.callbacks.basins import basin_activation_callback
 from dionysus.callbacks.flow import river_flow_callback
-from dionysus.callbacks.iwmt import iwmt_coherence_callback
+from dionysus.callbacks.iwmt import CoherenceRules, Watched, iwmt_coherence_callback, with_coherence
 from dionysus.callbacks.pruning import MemoryPruning
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.callbacks.see_once import FORM, Limits, Rule
@@ -63,9 +64,16 @@ class Recorder:
         *,
         memory: SemanticMemory,
         basins: Basins,
+        calibrations: Calibrations,
         clock: Callable[[], datetime],
+        ask: Callable[[str], str | None] | None = None,
     ) -> None:
+        """
+        Args:
+            ask: Puts a question to a person, and gives the answer.
+        """
         self.claims = claims
+        self._calibrations, self._ask = calibrations, ask
         self.callbacks = CallbackRegistry()
         """The user's own, for every agent."""
         self._settings, self._memory, self._basins = settings, memory, basins
@@ -224,15 +232,20 @@ class Recorder:
         cuts = {name: value for name, value in limits.items() if rule != "off" and value != usual[name]}
         form = {"pruning_form": FORM} if rule != "off" else {}
         pruned = {"pruning": rule, **form, **window, **({"pruning_limits": cuts} if cuts else {})}
-        ours = {"coherence": on.coherence, "flow": on.flow, "basins": on.basins, **pruned}
+        rules = {"coherence_rules": asdict(on.coherence_rules)} if on.coherence and on.coherence_rules.act else {}
+        ours = {"coherence": on.coherence, "flow": on.flow, "basins": on.basins, **rules, **pruned}
         return {"agent": made_of(agent), "runtime": ours}
 
     def _callbacks_for(self, frame: Frame, rule: Rule, place: str) -> CallbackRegistry:
         """The built-in callbacks that are switched on, the user's, the one that seals the step, and pruning."""
         on = self._settings
         registry = CallbackRegistry()
+        rules = on.coherence_rules
         if on.coherence:
-            registry.register(PlanningStep, partial(iwmt_coherence_callback, warning_below=on.coherence_warning))
+            frame.watched = watched = Watched(self._calibrations.of(frame.agent_name, frame.run.id))
+            registry.register(
+                PlanningStep, partial(iwmt_coherence_callback, watched=watched, warning_below=rules.warning_below)
+            )
         if on.flow:
             registry.register(PlanningStep, river_flow_callback)
         if on.basins:
@@ -245,6 +258,8 @@ class Recorder:
             registry.register(ActionStep, self._audit.step_callback)
             registry.register(ToolCall, self._audit.tool_callback)
         registry.extend(self.callbacks)
+        if on.coherence and rules.act:
+            registry.register(ActionStep, CoherenceRules(rules, watched, self._ask).coherence_rules_callback)
         registry.register(PlanningStep, execution_trace_callback, required=True)
         registry.register(ActionStep, execution_trace_callback, required=True)
         if rule != "off":
@@ -280,8 +295,8 @@ class _StandIn:
         if isinstance(self._member, ManagedAgent):
             fresh = fresh_agent(self._member)
             if fresh is not None:
-                made = self._recorded(fresh, position, self._parent.member_steps)[0]
-                return delegate(made, task, *args, **kwargs)
+                made, frame, _ = self._recorded(fresh, position, self._parent.member_steps)
+                return with_coherence(delegate(made, task, *args, **kwargs), made, frame)
         if not isinstance(self._member, MultiStepAgent):  # smolagents takes anything with a name and a call
             return self._member(task, *args, **kwargs)
         with self._calls.one() as agent:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from smolagents import Model, MultiStepAgent, ToolCallingAgent
 
 from dionysus.agents.tools import Senses
+from dionysus.assessing import Assessment, Calibrations, assessed
 from dionysus.attached import Attached, RecordedRun, RecordedStream
 from dionysus.callbacks.registry import CallbackRegistry
 from dionysus.callbacks.see_once import Rule
@@ -65,6 +66,7 @@ class Runtime:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_suffix: Callable[[], str] = lambda: token_hex(3),
         warn: Callable[[str], None] = log.warning,
+        ask_person: Callable[[str], str | None] | None = None,
     ) -> None:
         """
         Args:
@@ -76,6 +78,8 @@ class Runtime:
             clock: The time, in UTC.
             new_suffix: What makes run ids unique across stores.
             warn: Told what a person should know: that traces cannot be shipped.
+            ask_person: Asked, with the setting `incoherent` on `ask`, what to do about a run that has been incoherent:
+                what it gives is told to the agent, an empty text lets it go on, None stops the run.
 
         Raises:
             DionysusError: Store or model cannot be opened.
@@ -96,12 +100,18 @@ class Runtime:
         self._store = open_store(store or self.settings.store)
         try:
             self._secrets = Secrets(known, key=key_beside(self._store.path), pattern=self.settings.secret_pattern)
-            self._build(clock, new_suffix, warn)
+            self._build(clock, new_suffix, warn, ask_person)
         except BaseException:
             self._let_go()
             raise
 
-    def _build(self, clock: Callable[[], datetime], new_suffix: Callable[[], str], warn: Callable[[str], None]) -> None:
+    def _build(
+        self,
+        clock: Callable[[], datetime],
+        new_suffix: Callable[[], str],
+        warn: Callable[[str], None],
+        ask_person: Callable[[str], str | None] | None,
+    ) -> None:
         """The services over the store, and the rooms over them."""
         if self.settings.neo4j_uri is not None:
             self._shipper = Shipper(
@@ -135,7 +145,16 @@ class Runtime:
             daily=_budget("DIONYSUS_DAILY_BUDGET", on.daily_budget),
             traced=on.trace,
         )
-        self._recorder = Recorder(self._claims, on, memory=self.memory, basins=self.basins, clock=clock)
+        self.coherence = Calibrations(self._store, self.traces, clock=clock)
+        self._recorder = Recorder(
+            self._claims,
+            on,
+            memory=self.memory,
+            basins=self.basins,
+            calibrations=self.coherence,
+            clock=clock,
+            ask=ask_person,
+        )
         self._watch = Watch(
             self._store,
             memory=self.memory,
@@ -161,7 +180,14 @@ class Runtime:
             new_suffix=new_suffix,
         )
         self._mind = Mind(means)
-        self._heart = Heart(means, memory=self.memory, consolidation=self.consolidation, goals=self.goals, hide=hide)
+        self._heart = Heart(
+            means,
+            memory=self.memory,
+            consolidation=self.consolidation,
+            coherence=self.coherence,
+            goals=self.goals,
+            hide=hide,
+        )
         self._cycles: dict[str, Heart | Mind] = {cycle.verb: cycle for cycle in (self._heart, self._mind)}
         self.mark_interrupted()
 
@@ -307,6 +333,7 @@ class Runtime:
         budget: Budget | None = None,
         in_flight: InFlight | None = None,
         model_timeout_s: float | None = None,
+        family: str = "",
     ) -> Attached:
         """Any smolagents agent, with its managed agents, on the record: `attach(agent).run(task)`.
 
@@ -322,6 +349,7 @@ class Runtime:
             in_flight: What to do about a tool call that had begun when the process died, where the tool does not say
                 that it is `idempotent`: `report` it to the agent, `fail`, or `retry` it. Default: the settings'.
             model_timeout_s: Seconds after which a model call is left behind; default: as long as the model takes.
+            family: Which kind of task it is for: coherence is calibrated by the agent's runs of that kind.
 
         Raises:
             BadInput: Not a smolagents agent, or no such rule.
@@ -346,7 +374,18 @@ class Runtime:
             limits=Limits(budget=budget or Budget(), model_timeout_s=model_timeout_s),
             in_flight=in_flight or self.settings.in_flight,
             new_suffix=self._new_suffix,
+            request={"verb": "attached", **({"family": family} if family else {})},
         )
+
+    def assess(self, run_id: str | None = None) -> Assessment:
+        """How coherent a run is, or was; default: the newest.
+
+        Raises:
+            NotFound: No such run.
+            BadInput: There is no run yet.
+        """
+        self.mark_interrupted()
+        return assessed(self.traces, self.coherence, run_id)
 
     # -- runs ------------------------------------------------------------------------------------------
 

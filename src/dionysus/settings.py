@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from dionysus.callbacks.iwmt import Rules
 from dionysus.callbacks.see_once import Limits as PruningLimits
 from dionysus.errors import BadInput
 
@@ -57,6 +58,17 @@ class Settings(BaseSettings):
     beat_steps: int = Field(10, ge=1, le=1000, description="Actions that a heartbeat takes at most")
     coherence: bool = Field(True, description="Put the IWMT coherence into every plan")
     coherence_warning: float = Field(0.5, ge=0, le=1, description="Warn in plans below this coherence")
+    coherence_loops: int | None = Field(
+        None,
+        ge=2,
+        description="From so many equal calls in a row with equal results on, the observation says so; default: never",
+    )
+    incoherent: Literal["warn", "replan", "stop", "ask"] = Field(
+        "warn",
+        description="What leads on from coherence that stays below the warning: the warning alone, a plan at once, a "
+        "stop with status `incoherent`, or a question to you",
+    )
+    incoherent_after: int = Field(3, ge=1, le=1000, description="Actions that it stays there")
     flow: bool = Field(True, description="Put the river flow into the plans of agents with members")
     basins: bool = Field(True, description="Activate basins on semantic_recall")
     embedder: str = Field(
@@ -151,6 +163,16 @@ class Settings(BaseSettings):
     def kept_for(self) -> dict[str, timedelta]:
         """How long memories of a kind are kept."""
         return {kind: timedelta(days=days) for kind, days in _numbers(self.keep_memories, "").items()}
+
+    @property
+    def coherence_rules(self) -> Rules:
+        """What coherence leads to."""
+        return Rules(
+            warning_below=self.coherence_warning,
+            loops=self.coherence_loops,
+            incoherent=self.incoherent,
+            after=self.incoherent_after,
+        )
 
     @property
     def pruning_limits(self) -> PruningLimits:

@@ -16,6 +16,9 @@ from dionysus.stores import Store
 from dionysus.stores.contract import AgentExecutionTrace, Beat, Goal, Note
 from dionysus.world import Snapshot, View, World
 
+_EXPECTED_FROM = 10
+"""Earlier runs of which an agent's coherence is expected."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
@@ -84,8 +87,12 @@ class Watch:
             newly_due=[g for g in self._goals.due(began) if seen is None or _became_due(g, seen.started_at, began)],
         )
 
-    def senses(self, look: Look, episode: str, frame: Frame | None = None) -> Senses:
-        """What the tools of an episode work with; its first memory opens a basin. `close` them at the end."""
+    def senses(self, look: Look, episode: str, frame: Frame | None = None, *, agent_name: str = "") -> Senses:
+        """What the tools of an episode work with; its first memory opens a basin. `close` them at the end.
+
+        Args:
+            agent_name: Whose episode it is: its earlier runs are what it is held against.
+        """
         return Senses(
             view=look.view,
             place=look.place,
@@ -99,6 +106,7 @@ class Watch:
             memory=self._memory,
             goals=self._goals,
             models=MentalModels(self._store.mind, look.place),
+            coherence=self._coherence_of(agent_name) if agent_name else (),
             open_basin=lambda: self._basins.opened(look.place, episode, at=look.began),
             frame=frame,
             rewords=self._rewords,
@@ -107,6 +115,11 @@ class Watch:
     def close(self, senses: Senses) -> None:
         """The episode is over, and so is its basin, whichever process opened it."""
         self._basins.close(senses.place, senses.episode)
+
+    def _coherence_of(self, agent_name: str) -> list[tuple[str, float]]:
+        """The agent's newest runs that went to their end, and how low their coherence was."""
+        traces = self._store.records.traces(agent_name=agent_name, status="success", limit=_EXPECTED_FROM + 1)
+        return [(t.id, t.coherence_min) for t in traces if t.coherence_min is not None]
 
     def _failed_since(self, seen: Beat | None) -> list[AgentExecutionTrace]:
         """Traces that failed since the last beat that was carried through."""

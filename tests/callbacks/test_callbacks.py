@@ -172,7 +172,7 @@ def test_a_loop_brings_a_warning_into_the_plan(frame: Frame) -> None:
     model = run(frame, only(PlanningStep, iwmt_coherence_callback), [*[fetch(1)] * 6, DONE])
     last = shown(model.prompts[9])
     assert "WARNING: coherence is below 50%" in last
-    assert "repeat what was just done, to the letter" in last
+    assert "steps 1–6 call fetch 1, the same each time" in last
 
 
 # -- pruning ------------------------------------------------------------------------------------------

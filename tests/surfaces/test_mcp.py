@@ -32,7 +32,6 @@ from smolagents.tools import validate_tool_arguments
 
 from conftest import Repository
 from dionysus import Runtime
-from dionysus.assessing import assessed
 from surfaces.servers import Served, served
 from surfaces.test_cli import dionysus, one_line
 
@@ -221,7 +220,7 @@ def test_the_assessment_is_the_one_that_the_plans_showed(repository: Repository)
                     names = {"step_number", "step_type", "plan", "thought", "tool_calls", "observation", "error"}
                     names |= {"completed_at"}
                     runtime.traces.add_step(before, {name: getattr(step, name) for name in names})
-            assert assessed(runtime.traces, before).consciousness_level == plan.coherence
+            assert runtime.assess(before).consciousness_level == plan.coherence
 
 
 def test_a_members_trace_is_a_resource_too(repository: Repository) -> None:

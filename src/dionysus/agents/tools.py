@@ -51,6 +51,8 @@ class Senses:
     models: MentalModels
     open_basin: Callable[[], int]
     """Makes the basin of the episode."""
+    coherence: Sequence[tuple[str, float]] = ()
+    """The newest runs of this kind, and how low their coherence was; the last one first."""
     frame: Frame | None = None
     """The run that memories are linked to."""
     thinker: Model | None = None
@@ -342,7 +344,9 @@ class ReviseMentalModel(_BeatTool):
     """Compares expectation and outcome."""
 
     name = "revise_mental_model"
-    description = "Compare what was expected with what came, and say what is expected next."
+    description = (
+        "Compare what was expected with what came – how coherent the last run was, too – and say what is expected next."
+    )
 
     def forward(self) -> str:
         """`[held]`, `[failed]`, `[missing]`, `[gap]`, `[expect]` … findings."""
@@ -356,6 +360,7 @@ class ReviseMentalModel(_BeatTool):
                 new_commits=view.new_commits,
                 changed={c.path for c in view.changes} & view.uncommitted(),
                 files=view.snapshot.files,
+                coherence=s.coherence,
             )
         )
         gaps = view.gaps()

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dionysus import __version__
-from dionysus.cli import graph, mind, model, record, servers
+from dionysus.cli import coherence, graph, mind, model, record, servers
 from dionysus.cli.given import Model, Store, command, settings_of
 from dionysus.cli.shown import printable
 from dionysus.errors import DionysusError, RunInterrupted
@@ -28,6 +28,7 @@ for _name, _group in (
     ("goals", mind.goals_app),
     ("basins", mind.basins_app),
     ("memory", mind.memory_app),
+    ("coherence", coherence.coherence_app),
     ("traces", record.traces_app),
     ("runs", record.runs_app),
     ("model", model.model_app),

@@ -70,7 +70,19 @@ def opened(store: str | None, **flags: Any) -> "Runtime":
     """A runtime over these settings."""
     from dionysus.runtime import Runtime
 
-    return Runtime(settings=settings_of(store, **flags), warn=lambda text: print(f"dionysus: {text}", file=sys.stderr))
+    return Runtime(
+        settings=settings_of(store, **flags),
+        warn=lambda text: print(f"dionysus: {text}", file=sys.stderr),
+        ask_person=_ask if sys.stdin.isatty() and sys.stderr.isatty() else None,
+    )
+
+
+def _ask(question: str) -> str | None:
+    """Puts a question to who sits at the terminal; None: the run should stop."""
+    print(f"\ndionysus: {question}", file=sys.stderr)
+    how = "tell it what to do (Enter: go on; stop: end it here)"
+    said: str = typer.prompt(how, default="", show_default=False, err=True)
+    return None if said.strip().lower() == "stop" else said
 
 
 def newest_unless(trace_id: str | None, runtime: "Runtime") -> str:

@@ -70,7 +70,7 @@ def show_trace(trace_id: TraceId = None, store: Store = None, as_json: Json = Fa
         print_json(asdict(full))
     else:
         print(printable(overview(full)))
-        if full.trace.status in ("interrupted", "error", "budget_exhausted"):
+        if full.trace.status in ("interrupted", "error", "budget_exhausted", "incoherent"):
             print(f"\n{command()} runs resume {full.trace.run_id} goes on with the run")
 
 

@@ -6,7 +6,7 @@
 
 from dionysus.journal.budget import Budget
 from dionysus.journal.events import Journal
-from dionysus.journal.frame import FinishedStep, Frame, ToolEvent
+from dionysus.journal.frame import FinishedStep, Frame, ToolEvent, calls_of
 from dionysus.journal.recording import RecordedExecutor, as_they_are, recorded_model, recorded_tool
 from dionysus.journal.replaying import Past
 from dionysus.journal.run import InFlight, Limits, Run
@@ -23,6 +23,7 @@ __all__ = [
     "Run",
     "ToolEvent",
     "as_they_are",
+    "calls_of",
     "recorded_model",
     "recorded_tool",
 ]

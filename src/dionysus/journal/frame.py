@@ -131,6 +131,8 @@ class Frame:
     """What its agent is made of; of the agent that was run."""
     code_as_a_whole: bool = False
     """Whether each execution of its agent's code is recorded as one call, since its tools run out of reach."""
+    watched: Any = None
+    """What keeps an eye on its coherence."""
     lost: list[str] = field(default_factory=list)
     """Values on record that could not be made again, in words."""
 
@@ -313,7 +315,7 @@ class Frame:
                 step_type="final" if key.startswith("final") else "action",
                 number=step.step_number,
                 thought=_text(step.model_output),
-                calls=tuple((call.name, call.arguments) for call in step.tool_calls or ()),
+                calls=calls_of(step),
                 observation=step.observations,
                 error=str(step.error) if step.error else None,
             )
@@ -684,6 +686,15 @@ class Frame:
             )
         except StoreError as error:
             raise self.run.end(RunAborted(error)) from error
+
+
+def calls_of(step: ActionStep) -> tuple[tuple[str, Any], ...]:
+    """(tool, arguments) of an action; of one whose call failed, as the model asked for it, since smolagents leaves it
+    out."""
+    asked = step.model_output_message.tool_calls if step.model_output_message is not None else None
+    if step.tool_calls:
+        return tuple((call.name, call.arguments) for call in step.tool_calls)
+    return tuple((call.function.name, call.function.arguments) for call in asked or ())
 
 
 def answer_in(output: Any) -> Any:

@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from statistics import fmean, pstdev
 
-from dionysus.findings import Finding, code
+from dionysus.findings import Finding, code, quoted
 from dionysus.memory.basins import CommitLike
 from dionysus.stores.contract import MentalModel
 from dionysus.stores.mind import Mind
@@ -27,6 +28,9 @@ _MOST_FILES = 12
 _JUDGED = 200
 """Newest commits over which the earned rate is counted."""
 _LISTED = 4
+_RUNS = 3
+"""Runs before the newest without which no coherence is expected of it."""
+_USUAL_ERROR = 0.1
 _TEST = re.compile(r"(^|[/_.-])(tests?|spec)([/_.-]|$)", re.I)
 
 
@@ -42,6 +46,8 @@ class Happened:
     changed: Collection[str] = ()
     """Uncommitted paths that changed since the last beat."""
     files: Collection[str] = ()
+    coherence: Sequence[tuple[str, float]] = ()
+    """Runs of this kind, newest first, and how low their coherence was."""
 
 
 @dataclass(kw_only=True)
@@ -106,7 +112,7 @@ class MentalModels:
         self._learned = {}
         known = {c.sha for c in happened.new_commits}
         rules = CoChange.of([c for c in happened.history if c.sha not in known])
-        found = [*self._judge(happened, rules), *self._cadence(happened)]
+        found = [*self._judge(happened, rules), *self._cadence(happened), *_coherence(happened.coherence)]
         if happened.first:
             found += self._first(happened, rules)
         return found or [Finding("nothing", "no expectation applied")]
@@ -260,6 +266,21 @@ class MentalModels:
                     )
                 )
         return found
+
+
+def _coherence(runs: Sequence[tuple[str, float]]) -> list[Finding]:
+    """The newest run's coherence against what those before it let expect."""
+    if len(runs) <= _RUNS:
+        return []
+    (name, level), before = runs[0], [level for _, level in runs[1:]]
+    expected, spread = fmean(before), pstdev(before)
+    error = level - expected
+    held = error >= -max(_USUAL_ERROR, 2 * spread)
+    text = (
+        f"the coherence of {quoted(name)} was {level:.2f} at its lowest; {expected:.2f} was expected from the "
+        f"{len(before)} runs before it (prediction error {error:+.2f})"
+    )
+    return [Finding("held" if held else "failed", text)]
 
 
 def _counts(file_lists: Iterable[Sequence[str]]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 T = TypeVar("T")
 
-Status = Literal["running", "success", "max_steps", "error", "interrupted", "budget_exhausted"]
+Status = Literal["running", "success", "max_steps", "error", "interrupted", "budget_exhausted", "incoherent"]
 FINISHED: tuple[Status, ...] = ("success", "max_steps")
 """A run of one of these has its answer; any other that no process works on can go on."""
 StepType = Literal["planning", "action", "final"]
@@ -85,6 +85,19 @@ class RunRecord:
     parent: str | None = None
     """The run that it was forked from; its events up to `parent_seq` are its own beginning."""
     parent_seq: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoherenceRecord:
+    """What an agent's finished runs of one family of tasks said of how coherent they usually are."""
+
+    agent_name: str
+    family: str
+    detector: int
+    """Which version of the monitor measured them."""
+    calibrated_at: datetime
+    runs: int
+    body: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from dionysus.stores.codec import from_us, to_us
-from dionysus.stores.contract import Basin, Beat, CoActivation, Goal, MentalModel, Note
+from dionysus.stores.contract import Basin, Beat, CoActivation, CoherenceRecord, Goal, MentalModel, Note
 from dionysus.stores.database import Database
 
 
@@ -218,3 +218,17 @@ class Mind:
             (status, limit),
         )
         return [self._db.record(Beat, row) for row in rows]
+
+    # -- coherence -------------------------------------------------------------------------------------
+
+    def coherence_record(self, agent_name: str, family: str) -> CoherenceRecord | None:
+        """The calibration of an agent's runs of a family of tasks."""
+        rows = self._db.rows("SELECT * FROM coherence WHERE agent_name = ? AND family = ?", (agent_name, family))
+        return self._db.record(CoherenceRecord, rows[0]) if rows else None
+
+    def save_coherence_record(self, record: CoherenceRecord) -> None:
+        """Keeps a calibration in the place of the one before."""
+        with self._db.transaction():
+            key = (record.agent_name, record.family)
+            self._db.write("DELETE FROM coherence WHERE agent_name = ? AND family = ?", key)
+            self._db.insert("coherence", record)
