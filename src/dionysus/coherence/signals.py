@@ -20,6 +20,8 @@ _SHARP = 1.5
 """Exponent of idf: rare terms decide."""
 _GOAL = 20_000
 """Characters of the goal that are read."""
+_NEUTRAL = 100.0
+"""Nats of idf that stand beside what was said: a text of few words is neither known nor unknown."""
 _LEAST = 3
 """Turns before any is compared."""
 
@@ -46,7 +48,7 @@ class Signals:
                 turn before?
     routine     the same as form, of an action's form after that of the action before it
     known_seen  −ln of the idf-weighted share of y_t's terms that goal and first half of the run hold
-    known_said  the same of x_t's terms
+    known_said  the same of x_t's terms, with 100 nats beside them of which half are known: short texts tell little
     """
 
     def __init__(self, goal: str) -> None:
@@ -61,8 +63,8 @@ class Signals:
         found = self._fits(turn) | self._usual(turn) if self._count >= _LEAST else {}
         if self._count > _LEAST:
             half = self._count // 2 - 1
-            for name, terms in (("known_seen", turn.seen_terms), ("known_said", turn.terms)):
-                share = self._known(terms, half)
+            for name, terms, neutral in (("known_seen", turn.seen_terms, 0.0), ("known_said", turn.terms, _NEUTRAL)):
+                share = self._known(terms, half, neutral)
                 found |= {name: -math.log(share + 0.02)} if share is not None else {}
         for term in turn.terms.keys() | turn.seen_terms.keys():
             self._when.setdefault(term, []).append(self._count)
@@ -97,14 +99,14 @@ class Signals:
             found["routine"] = _unusual(before, alike[1:])
         return found
 
-    def _known(self, terms: Mapping[str, int], until: int) -> float | None:
+    def _known(self, terms: Mapping[str, int], until: int, neutral: float) -> float | None:
         total = known = 0.0
         for term in terms:
             count = self._count_of(term, until)
             weight = _idf(count, until + 3)
             total += weight
             known += weight if count else 0.0
-        return known / total if total else None
+        return (known + neutral / 2) / (total + neutral) if total else None
 
     def _count_of(self, term: str, until: int) -> int:
         turns = self._when.get(term)
