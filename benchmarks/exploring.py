@@ -22,6 +22,7 @@ def _run(number: int, texts: dict[str, str], defined: list[tuple[str, str]]) -> 
     chance = random.Random(f"exploring {number}")
     name, path = chance.choice(defined)
     folder = path.rpartition("/")[0]
+    seen = {name}
     steps = [_step(f"I look for {name} in {folder}.", f"ls {folder}", _listing(texts, folder))]
     for _ in range(chance.randrange(3, 6)):
         found = _grep(texts, name)
@@ -34,7 +35,9 @@ def _run(number: int, texts: dict[str, str], defined: list[tuple[str, str]]) -> 
             _step(f"What does {path} import?", f"grep -n import {path}", _grep({path: texts[path]}, "import "))
         )
         inside = [n for n in re.findall(r"\b([A-Za-z]\w{5,})\(", text) if any(n == d for d, _ in defined)]
-        name = chance.choice(inside) if inside else chance.choice([n for n, p in defined if p == path] or [name])
+        here = [n for n, p in defined if p == path]
+        name = chance.choice([n for n in inside or here if n not in seen] or [n for n, _ in defined if n not in seen])
+        seen.add(name)
     return {
         "id": f"exploring-{number}",
         "prefix": [{"role": "user", "content": f"Explain what {steps[0]['thought'].split()[3]} does and who uses it."}],

@@ -63,7 +63,7 @@ def test_the_strains_of_a_run_are_the_largest_of_each_detector(runs: list[Transc
 
 
 def test_the_threshold_is_what_the_newer_runs_hardly_exceed(runs: list[Transcript], known: Learned) -> None:
-    newer = runs[min(RUNS // 3, RUNS - FOR_THRESHOLD) :]
+    newer = runs[min(RUNS // 5, RUNS - FOR_THRESHOLD) :]
     calibration = known.calibration
     strains = []
     for goal, turns in newer:
@@ -98,7 +98,7 @@ def test_the_threshold_is_never_below_half_of_the_default() -> None:
 
 
 def test_a_habit_of_a_few_runs_only_is_none() -> None:
-    """Of a third of 200 runs, two loop: that is no habit, and the threshold of the newer ones is not theirs."""
+    """Of a fifth of 200 runs, two loop: that is no habit, and the threshold of the newer ones is not theirs."""
     quiet = dict.fromkeys(PROFILE.bounds, 0.0)
     found = calibrated([{**quiet, "loops": 9.0}] * 2 + [{**quiet, "causal": 0.8}] * 198)
     assert found is not None

@@ -162,6 +162,42 @@ def test_benchmarks_run_and_say_what_they_ran_on(tmp_path: Path) -> None:
     assert (figures["seed"], figures["files"]) == (7, 1)
 
 
+def test_coherence_is_measured_on_runs_with_faults_put_in(tmp_path: Path) -> None:
+    run(*BENCHMARK, "coherence", "--short", "--limit", "16", "--json", str(tmp_path / "out"), cwd=ROOT)
+    figures = json.loads((tmp_path / "out").read_text())
+    assert {"false_warning_rate_on_successful", "success_auc", "success_auc_baseline", "cost"} <= set(figures)
+    rows = {row["corruption"]: row for row in figures["rows"]}
+    assert {"shuffled", "permuted", "foreign", "loop_x2", "loop_x5", "stuck", "errors", "late", "garbled"} <= set(rows)
+    for name in ("loop_x5", "loop_abab", "stuck", "errors"):
+        assert (rows[name]["p_real_over_twin"], rows[name]["runs"]) == (1.0, 16), name
+        assert rows[name]["detection_rate"] > 0.5, name
+    assert rows["loop_x5"]["median_delay_steps"] <= 3
+    assert rows["loop_x5"]["fired_first"] == {"autonomy": 1.0}
+
+
+def test_runs_that_are_no_runs_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text('{"id": 1}\n')
+    done = subprocess.run(
+        [*BENCHMARK, "coherence", "--data", str(tmp_path / "runs")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "line 1: no recorded run" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_control_by_coherence_is_measured(tmp_path: Path) -> None:
+    run(*BENCHMARK, "control", "--short", "--json", str(tmp_path / "out"), cwd=ROOT)
+    rows = {(row["agent"], row["arm"]): row for row in json.loads((tmp_path / "out").read_text())["rows"]}
+    for kind in ("insists", "flaky"):
+        assert rows[kind, "rules"]["finished"] == 1.0
+        assert rows[kind, "rules"]["repeated_calls_mean"] < rows[kind, "off"]["repeated_calls_mean"]
+        assert rows[kind, "rules"]["prompt_tokens_mean"] < rows[kind, "off"]["prompt_tokens_mean"]
+
+
 def test_the_endpoints_are_measured_on_given_texts(tmp_path: Path) -> None:
     (tmp_path / "texts").write_text("the tides follow the moon\n" * 300)
     arguments = ["api", "--short", "--seed", "7", "--data", str(tmp_path / "texts"), "--json", str(tmp_path / "out")]

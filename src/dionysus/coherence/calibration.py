@@ -2,7 +2,7 @@
 
 The threshold is the smallest worst strain that at least ⌈(n + 1) · 0.98⌉ of n clean runs do not exceed (Vovk,
 Gammerman, Shafer 2005; Angelopoulos, Bates 2021, arXiv 2107.07511): if coming runs are like these, at most 2 % of them
-are warned about though nothing is wrong. The older third of the runs is left out of it, and tells what the agent does
+are warned about though nothing is wrong. The oldest fifth of the runs is left out of it, and tells what the agent does
 out of habit: one that waits makes the same call again and again.
 """
 
@@ -46,7 +46,7 @@ def calibrated(runs: Sequence[Strains]) -> Learned | None:
     """What an agent's clean runs tell, oldest first; None: there are not enough of them."""
     if len(runs) < LEAST_RUNS:
         return None
-    older = min(len(runs) // 3, len(runs) - FOR_THRESHOLD)
+    older = min(len(runs) // 5, len(runs) - FOR_THRESHOLD)
     habits = {name: quantile([run[name] for run in runs[:older]], _HABIT) for name in _OF_HABIT}
     habits = {name: strain for name, strain in habits.items() if strain > 1}
     worst = [max((run[name] / habits.get(name, 1.0), name) for name in run) for run in runs[older:]]

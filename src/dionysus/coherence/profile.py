@@ -61,7 +61,7 @@ PROFILE = Profile(
         # Chosen: they count in units of their own, and clean runs have few of them.
         "loops": 0.9,  # a repetition to the letter – call, thought and result – is just too much
         "stuck": 5.8,  # … or twice more an observation that comes once in 18 turns
-        "errors": 4.2,  # … or five turns that fail more than turns that go well
+        "errors": 5.0,  # … or six turns that fail more than turns that go well
         "causal": 7.136,
         "temporal": 6.89,
         "spatial": 5.147,
