@@ -116,7 +116,7 @@ class Calibrations:
             BadInput: No finished run of that agent is on record.
         """
         groups = self._groups(agent_name)
-        if agent_name is not None and not groups:
+        if agent_name is not None and not groups and not only_due:
             raise BadInput(f"no successful run of {agent_name!r} is on record; `dionysus traces list` shows the agents")
         found = []
         for (name, family), traces in sorted(groups.items()):

@@ -228,6 +228,7 @@ def test_too_few_runs_leave_the_default_and_say_so(tmp_path: Path, clock: Clock)
         with pytest.raises(BadInput, match="no successful run of 'nobody'"):
             runtime.coherence.calibrate("nobody")
         assert runtime.coherence.calibrate(only_due=True) == []
+        assert runtime.coherence.calibrate("nobody", only_due=True) == []
 
 
 def test_a_calibration_of_another_detector_is_not_used(tmp_path: Path, clock: Clock) -> None:

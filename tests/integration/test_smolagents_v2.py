@@ -479,7 +479,7 @@ def test_a_cycle_over_http(tmp_path: Path, clock: Clock, repository: Repository)
         ) as runtime,
     ):
         answer = runtime.ask("What is it?", repository.path)
-        assert answer.text == "It is - [place] a project"
+        assert answer.text == "It is - [place] a project\n[perception: coherence 100%]"
         assert answer.model_calls == 6
         assert not answer.usage.estimated
         assert answer.usage.input_tokens == sum(u["prompt_tokens"] for u in server.reported)
