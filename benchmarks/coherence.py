@@ -2,8 +2,8 @@
 
 Twins have one fault each, from a random step in the middle third on (`benchmarks.faults`). A run's score is its lowest
 level. Thresholds are calibrated as an agent's own are, on the successful runs of one half of the tasks, and figures are
-those of the other half: twenty random splits, means and intervals. Beside them: what the default threshold gives, over
-all runs.
+those of the other half: twenty random splits, means and intervals; where there are too few successful runs, the default
+stays, as it does for an agent. Beside them: what the default gives, over all runs.
 """
 
 import gc
@@ -139,12 +139,6 @@ def _assessed(place: int, seed: int) -> dict[str, Assessed]:
     return found
 
 
-def _clean(runs: Sequence[Recorded], *, least: int) -> Sequence[Recorded]:
-    """Those that succeeded; all, where these are fewer than that."""
-    successful = [r for r in runs if r.success]
-    return successful if len(successful) >= least else runs
-
-
 def _strains(goal: str, turns: Sequence[Turn]) -> dict[str, list[float]]:
     monitor = Monitor(goal)
     found: dict[str, list[float]] = {name: [] for name in PROFILE.bounds}
@@ -222,10 +216,9 @@ def _splits(runs: Sequence[Recorded], clean: Sequence[Assessed], seed: int) -> I
     for _ in range(_SPLITS):
         chance.shuffle(tasks)
         mine = set(tasks[: (len(tasks) + 1) // 2])
-        known = [r for r in runs if r.task in mine]
-        by = _clean(known, least=LEAST_RUNS)
-        learned = calibrated([worst[r.id] for r in chance.sample(list(by), len(by))])
-        which = ("successful runs" if len(by) < len(known) else "all runs") if learned else "the default: too few runs"
+        known = [worst[r.id] for r in runs if r.task in mine and r.success]
+        learned = calibrated(chance.sample(known, len(known)))
+        which = "successful runs" if learned else f"the default, for there are fewer than {LEAST_RUNS} successful runs"
         calibration = learned.calibration if learned else DEFAULT
         yield calibration, [i for i, r in enumerate(runs) if r.task not in mine], which
 
@@ -308,7 +301,7 @@ def _cost(runs: Sequence[Recorded], seed: int, short: bool) -> dict[str, Any]:
 def _fitted(files: Sequence[Sequence[Recorded]]) -> dict[str, Any]:
     """The default profile: what is usual in clean runs without habits, all files counting alike; bounds and threshold
     so that each file keeps them."""
-    mine = [_clean([r for r in runs if _is_fitted_on(r)], least=1) for runs in files]
+    mine = [[r for r in runs if r.success and _is_fitted_on(r)] for runs in files]
     signals = [[_signals(r) for r in part] for part in mine]
     usual = {}
     for name in sorted({name for weights in WEIGHTS.values() for name in weights}):
