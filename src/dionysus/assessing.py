@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from dionysus.callbacks.iwmt import turn_of
 from dionysus.coherence import DEFAULT, DETECTOR, Calibration, Coherence, Turn, assess_coherence, calibrated, strains_of
@@ -27,8 +27,8 @@ _HABITS = {
     "stuck": "seeing the same after different actions",
     "errors": "failing calls",
 }
-_AGAIN = 1.5
-"""Calibrated anew by itself when there are so many times as many runs."""
+_AGAIN = timedelta(days=7)
+"""How long a calibration stands before it is made anew by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,24 +106,26 @@ class Calibrations:
             return DEFAULT
         return Calibration(threshold=record.body["threshold"], bounds=record.body["bounds"], runs=record.runs)
 
-    def calibrate(self, agent_name: str | None = None, *, only_due: bool = False) -> list[Calibrated]:
+    def calibrate(self, agent_name: str | None = None) -> list[Calibrated]:
         """Learns from the finished runs on record, of one agent or of all; what was learned is kept.
-
-        Args:
-            only_due: Only agents that have enough runs, and half again as many as when they were last calibrated.
 
         Raises:
             BadInput: No finished run of that agent is on record.
         """
         groups = self._groups(agent_name)
-        if agent_name is not None and not groups and not only_due:
+        if agent_name is not None and not groups:
             raise BadInput(f"no successful run of {agent_name!r} is on record; `dionysus traces list` shows the agents")
-        found = []
-        for (name, family), traces in sorted(groups.items()):
-            if only_due and not self._is_due(name, family, len(traces)):
-                continue
-            found.append(self._calibrated(name, family, traces))
-        return found
+        return [self._calibrated(*key, traces) for key, traces in sorted(groups.items())]
+
+    def keep_up(self, agent_name: str) -> None:
+        """Calibrates an agent once a week, as soon as there are enough runs; else it costs a look-up."""
+        record = self._store.mind.coherence_record(agent_name, "")
+        if record is not None and record.detector == DETECTOR and self._clock() - record.calibrated_at < _AGAIN:
+            return
+        traces = self._traces.list_traces(agent_name=agent_name, status="success", limit=_LOOKED_AT)
+        long = [trace for trace in traces if trace.step_count >= LEAST_TURNS]
+        if len(long) >= LEAST_RUNS:
+            self._calibrated(agent_name, "", long)
 
     def _groups(self, agent_name: str | None) -> dict[tuple[str, str], list[AgentExecutionTrace]]:
         """Successful traces of agent and family, newest first."""
@@ -137,11 +139,6 @@ class Calibrations:
                 group.append(trace)
         return groups
 
-    def _is_due(self, agent_name: str, family: str, runs: int) -> bool:
-        record = self._store.mind.coherence_record(agent_name, family)
-        known = record.runs if record is not None and record.detector == DETECTOR else 0
-        return runs >= LEAST_RUNS and runs >= min(_AGAIN * known, _LOOKED_AT + known - _LOOKED_AT // 4)
-
     def _calibrated(self, agent_name: str, family: str, traces: list[AgentExecutionTrace]) -> Calibrated:
         runs = []
         for trace in reversed(traces):
@@ -150,9 +147,7 @@ class Calibrations:
             if len(turns) >= LEAST_TURNS:
                 runs.append(strains_of(str(full.trace.task or ""), turns))
         learned = calibrated(runs)
-        if learned is None:
-            return Calibrated(agent_name=agent_name, family=family, runs=len(runs), threshold=None)
-        calibration = learned.calibration
+        calibration = learned.calibration if learned is not None else DEFAULT
         self._store.mind.save_coherence_record(
             CoherenceRecord(
                 agent_name=agent_name,
@@ -163,6 +158,8 @@ class Calibrations:
                 body={"threshold": calibration.threshold, "bounds": dict(calibration.bounds)},
             )
         )
+        if learned is None:
+            return Calibrated(agent_name=agent_name, family=family, runs=len(runs), threshold=None)
         return Calibrated(
             agent_name=agent_name,
             family=family,

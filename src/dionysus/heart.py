@@ -148,7 +148,7 @@ class Heart(Cycle):
             mind.update_beat(Beat(number=number, place=look.place, status="idle", started_at=look.began))
         worked = mind.last_beat(look.place, worked=True)
         consolidated = self._consolidation.run(place=look.place)
-        self._coherence.calibrate(self.name, only_due=True)
+        self._coherence.keep_up(self.name)
         return BeatReport(
             number=number,
             status="idle",

@@ -79,7 +79,7 @@ class LiveDisplay:
         if "WARNING: coherence" in step.plan and coherence:
             self._line(Text(f"      coherence is low: {coherence['reason']}", "yellow"), frame)
             if coherence.get("advice"):
-                self._line(Text(f"      told to {coherence['advice']}", "yellow"), frame)
+                self._line(Text(f"      advice: {coherence['advice']}", "yellow"), frame)
         flow = _latest(frame, "flow")
         if flow and flow["state"] != "flowing":
             self._line(Text(f"      river: {flow['state']}", "yellow"), frame)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -227,8 +228,30 @@ def test_too_few_runs_leave_the_default_and_say_so(tmp_path: Path, clock: Clock)
         )
         with pytest.raises(BadInput, match="no successful run of 'nobody'"):
             runtime.coherence.calibrate("nobody")
-        assert runtime.coherence.calibrate(only_due=True) == []
-        assert runtime.coherence.calibrate("nobody", only_due=True) == []
+        runtime.coherence.keep_up("reader")
+        runtime.coherence.keep_up("nobody")
+        assert runtime._store.mind.coherence_record("nobody", "") is None
+
+
+def test_calibration_is_kept_up_once_a_week(tmp_path: Path, clock: Clock) -> None:
+    with opened(tmp_path, clock) as runtime:
+        mind = runtime._store.mind
+        many(runtime, 59)
+        runtime.coherence.keep_up("reader")
+        assert mind.coherence_record("reader", "") is None
+        many(runtime, 1)
+        runtime.coherence.keep_up("reader")
+        first = mind.coherence_record("reader", "")
+        assert first is not None
+        assert first.runs == 60
+        many(runtime, 2)
+        runtime.coherence.keep_up("reader")
+        assert mind.coherence_record("reader", "") == first
+        clock.now += timedelta(days=8)
+        runtime.coherence.keep_up("reader")
+        again = mind.coherence_record("reader", "")
+        assert again is not None
+        assert again.runs == 62
 
 
 def test_a_calibration_of_another_detector_is_not_used(tmp_path: Path, clock: Clock) -> None:
