@@ -1,6 +1,6 @@
 """Runs with a fault put in: twins of recorded runs, from a random step in the middle third on.
 
-The kinds in `UNSEEN` were written when the monitor was finished, and nothing was changed after they had been measured.
+The kinds in `UNSEEN` were written when the monitor's signals had been chosen, and nothing was changed for their sake.
 """
 
 import json
