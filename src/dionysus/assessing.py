@@ -8,6 +8,7 @@ from dionysus.callbacks.iwmt import turn_of
 from dionysus.coherence import DEFAULT, DETECTOR, Calibration, Coherence, Turn, assess_coherence, calibrated, strains_of
 from dionysus.coherence.calibration import LEAST_RUNS, LEAST_TURNS
 from dionysus.errors import BadInput
+from dionysus.findings import plural
 from dionysus.journal import FinishedStep
 from dionysus.stores import Store
 from dionysus.stores.contract import (
@@ -81,8 +82,8 @@ class Calibrated:
         who = f"{self.agent_name}{f' ({self.family})' if self.family else ''}"
         if self.threshold is None:
             return (
-                f"{who}: {self.runs} successful runs of at least {LEAST_TURNS} steps are on record, {LEAST_RUNS} are "
-                "needed; the default stays"
+                f"{who}: {plural(self.runs, 'successful run')} of at least {LEAST_TURNS} steps on record, {LEAST_RUNS} "
+                "are needed; the default stays"
             )
         used_to = f"; it is used to {' and '.join(map(_HABITS.__getitem__, self.habits))}" if self.habits else ""
         near = 0.95 < self.threshold < 1.05

@@ -224,7 +224,7 @@ def test_too_few_runs_leave_the_default_and_say_so(tmp_path: Path, clock: Clock)
         (found,) = runtime.coherence.calibrate("reader")
         assert found.threshold is None
         assert found.in_words == (
-            "reader: 3 successful runs of at least 6 steps are on record, 60 are needed; the default stays"
+            "reader: 3 successful runs of at least 6 steps on record, 60 are needed; the default stays"
         )
         with pytest.raises(BadInput, match="no successful run of 'nobody'"):
             runtime.coherence.calibrate("nobody")

@@ -179,6 +179,51 @@ def test_a_context_too_small_for_the_prompts_is_one_line(repository: Repository,
     assert "the context of local:smollm2 is too small: it holds 512 tokens, the prompt has" in one_line(done)
 
 
+LOOPING = {
+    "actions": [
+        *[{"thought": "look", "calls": [{"name": "list_goals", "arguments": {}}]}] * 6,
+        {"thought": "enough", "calls": [{"name": "final_answer", "arguments": {"answer": "done"}}]},
+    ]
+}
+
+
+def test_coherence_of_a_run_is_shown_by_component(repository: Repository) -> None:
+    (repository.path / ".git/loops.yaml").write_text(json.dumps(LOOPING))
+    beat = dionysus("beat", "--model", "scripted:.git/loops.yaml", cwd=repository.path)
+    assert "coherence is low: steps 1–3 call list_goals, the same each time" in beat.out
+    assert "advice: do not call list_goals like that again; try something else" in beat.out
+    shown = dionysus("coherence", cwd=repository.path).out.splitlines()
+    assert shown[0].endswith("· heartbeat · success · 7 actions")
+    assert "default threshold" in shown[1]
+    components = ["autonomy", "errors", "causal", "temporal", "spatial", "integration"]
+    assert [line.split()[0] for line in shown[2:8]] == components
+    found = json.loads(dionysus("coherence", "show", "--json", cwd=repository.path).out)
+    assert list(found["components"]) == components
+    assert found["lowest"] < 0.1
+    assert (found["steps"], found["calibrated_by"]) == (7, 0)
+    learned = dionysus("coherence", "calibrate", cwd=repository.path)
+    assert (
+        learned.out == "heartbeat: 1 successful run of at least 6 steps on record, 60 are needed; the default stays\n"
+    )
+    assert "no successful run of 'nobody'" in one_line(
+        dionysus("coherence", "calibrate", "--agent", "nobody", cwd=repository.path)
+    )
+
+
+def test_a_beat_that_is_incoherent_stops_and_says_how_to_go_on(repository: Repository) -> None:
+    (repository.path / ".git/loops.yaml").write_text(json.dumps(LOOPING))
+    rules = {"DIONYSUS_INCOHERENT": "stop", "DIONYSUS_INCOHERENT_AFTER": "2"}
+    stopped = dionysus("beat", "-q", "--model", "scripted:.git/loops.yaml", cwd=repository.path, environment=rules)
+    assert stopped.returncode == 4
+    assert "the beat ended with status incoherent: heartbeat has been incoherent, at" in stopped.err
+    assert "runs resume beat-1-" in stopped.err
+
+
+def test_without_a_run_there_is_no_coherence_to_show(tmp_path: Path) -> None:
+    assert "no traces yet" in one_line(dionysus("coherence", cwd=tmp_path))
+    assert "no finished run is on record yet" in dionysus("coherence", "calibrate", cwd=tmp_path).out
+
+
 def test_verbose_logs_plans_and_coherence(repository: Repository) -> None:
     err = dionysus("-v", "beat", "--quiet", cwd=repository.path).err
     assert err.count("PlanningStep before action") == 4
