@@ -12,7 +12,7 @@ from smolagents import MultiStepAgent
 
 from conftest import Clock, Repository
 from dionysus import Runtime
-from dionysus.coherence import DEFAULT, DETECTOR, Calibration
+from dionysus.coherence import DEFAULT, DETECTOR
 from dionysus.errors import BadInput
 from dionysus.settings import Settings, load_settings
 from dionysus.stores.contract import AgentExecutionStep
@@ -213,9 +213,15 @@ def test_an_agents_own_runs_calibrate_it(tmp_path: Path, clock: Clock) -> None:
         assert after.lowest >= 0.5
         assert "calibrated by 60 successful runs" in found.in_words
     with opened(tmp_path, clock) as runtime:  # it is kept
-        assert runtime.assess().calibrated_by == 60
+        run = runtime.traces.list_traces(limit=1)[0].run_id
+        assert runtime.coherence.of("reader", run).runs == runtime.assess().calibrated_by == 60
         many(runtime, 1, family="other tasks")
         assert runtime.assess().calibrated_by == 0
+        mind = runtime._store.mind  # that of another detector is not used
+        record = mind.coherence_record("reader", "")
+        assert record is not None
+        mind.save_coherence_record(replace(record, detector=DETECTOR + 1))
+        assert runtime.coherence.of("reader", run) is DEFAULT
 
 
 def test_too_few_runs_leave_the_default_and_say_so(tmp_path: Path, clock: Clock) -> None:
@@ -252,21 +258,6 @@ def test_calibration_is_kept_up_once_a_week(tmp_path: Path, clock: Clock) -> Non
         again = mind.coherence_record("reader", "")
         assert again is not None
         assert again.runs == 62
-
-
-def test_a_calibration_of_another_detector_is_not_used(tmp_path: Path, clock: Clock) -> None:
-    with opened(tmp_path, clock) as runtime:
-        many(runtime, 60)
-        runtime.coherence.calibrate()
-        run = runtime.traces.list_traces(limit=1)[0].run_id
-        own = runtime.coherence.of("reader", run)
-        assert isinstance(own, Calibration)
-        assert own.runs == 60
-        mind = runtime._store.mind
-        record = mind.coherence_record("reader", "")
-        assert record is not None
-        mind.save_coherence_record(replace(record, detector=DETECTOR + 1))
-        assert runtime.coherence.of("reader", run) is DEFAULT
 
 
 def test_settings_say_what_rules_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
