@@ -77,7 +77,10 @@ def _as_recorded(past: Past) -> Settings:
     """What reaches prompts is switched as it was, whatever this machine's settings."""
     then = past.made_of.get("runtime", {})
     switches = {name: then[name] for name in ("coherence", "flow", "basins", "memory_window") if name in then}
-    return _unshipped(load_settings(**switches))
+    settings = load_settings(**switches)
+    rules = then.get("coherence_rules") or {"loops": None, "incoherent": "warn"}
+    named = {"loops": "coherence_loops", "incoherent": "incoherent", "after": "incoherent_after"}
+    return _unshipped(settings.model_copy(update={named[name]: rules[name] for name in named if name in rules}))
 
 
 def _unshipped(settings: Settings) -> Settings:

@@ -16,6 +16,7 @@ from dionysus.coherence import DEFAULT, DETECTOR
 from dionysus.errors import BadInput
 from dionysus.settings import Settings, load_settings
 from dionysus.stores.contract import AgentExecutionStep
+from dionysus.testing import _as_recorded
 from transcripts import act, add, agent_of, answer, call, read
 
 LOOP = act(call("add", a=1, b=1))
@@ -186,6 +187,19 @@ def test_metacognition_holds_a_run_against_those_before_it(repository: Repositor
         texts = [step.observation or "" for step in actions(runtime, str(report.trace_id))]
         held = next(text for text in texts if "prediction error" in text)
         assert re.search(r"- \[(held|failed)\] the coherence of beat-5\S* was 0\.\d\d at its lowest; 0\.\d\d was", held)
+
+
+def test_a_cassette_is_played_by_the_rules_that_it_was_made_by(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path, clock, coherence_loops=3, incoherent="replan", incoherent_after=2) as runtime:
+        runtime.attach(agent([LOOP] * 4 + [answer()])).run("add", run_id="r1")
+        assert _as_recorded(runtime._claims.past("r1")).coherence_rules == runtime.settings.coherence_rules
+    monkeypatch.setenv("DIONYSUS_INCOHERENT", "stop")
+    monkeypatch.setenv("DIONYSUS_COHERENCE_LOOPS", "2")
+    with opened(tmp_path, clock, incoherent="warn", coherence_loops=None) as runtime:
+        runtime.attach(agent([LOOP] * 4 + [answer()])).run("add", run_id="r2")
+        assert not _as_recorded(runtime._claims.past("r2")).coherence_rules.act
 
 
 # -- calibration ---------------------------------------------------------------------------------------

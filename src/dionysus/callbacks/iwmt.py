@@ -121,7 +121,7 @@ def in_words(value: dict[str, Any]) -> str:
     parts = ", ".join(f"{name} {score:.2f}" for name, score in value["components"].items())
     more = ""
     if "confidence" in value:
-        more = f"; {Coherence(**{**value, 'reason': ''}).in_words}"
+        more = f"; {Coherence(level=value['level'], trend=value['trend'], confidence=value['confidence']).in_words}"
     return f"{_MARK}Coherence: {value['level']:.1%} ({parts}; {value['reason']}{more})"
 
 

@@ -341,7 +341,7 @@ class _Repetition:
         names = " and ".join(dict.fromkeys(turn.in_words for turn in turns[: self._lag]))
         if not turns[0].calls:
             return f"{where} say {how}: {names}", "do not say that again; call a tool, or answer", first
-        tools = ", ".join(dict.fromkeys(turn.calls_of() for turn in turns[: self._lag] if turn.calls))
+        tools = ", ".join(dict.fromkeys(turn.tools_in_words for turn in turns[: self._lag] if turn.calls))
         advice = f"do not call {tools} like that again; try something else"
         return f"{where} call {names}, {how} each time", advice, first
 

@@ -63,7 +63,8 @@ class Turn:
         """Whether it failed, or its observation begins by saying that it did."""
         return self.failed or _FAILED.match(self.observation[:300]) is not None
 
-    def calls_of(self) -> str:
+    @property
+    def tools_in_words(self) -> str:
         """The tools by name, short."""
         return ", ".join(dict.fromkeys(quoted(name, _NAME) for name in self.tools[:3]))
 
